@@ -1,0 +1,420 @@
+"""The capstone: how much of each explanation falls on the object, over images, nets, methods and
+sizes.
+
+The work is a list of independent batches, each a handful of (image, category) units for one net at
+one size. `plan` writes the list, `run_batch` turns one batch into records, and `run` goes through
+the list and stores each finished batch as one file that never changes again. A run that was killed
+therefore continues where it was, with the same result; so could several machines that share the
+list.
+
+Within a batch, one forward pass serves all methods (`explain`): one forward and three backward
+passes instead of the five and five that separate calls would need.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from vislib import energy, nets
+from vislib.cam import upsample, weigh_maps
+from vislib.coco import Coco, imagenet_targets
+from vislib.core import Target, last_conv_stage, one_forward
+from vislib.errors import InputError, nearest
+from vislib.gradients import deconvnet_rule, guided_rule
+from vislib.images import to_tensor
+
+METHODS = ("gradient", "deconvnet", "guided_backprop", "grad_cam", "guided_grad_cam")
+CONTROLS = ("uniform", "centred_gaussian", "sobel_edges")
+RANDOM = "_random"  # ends the name of a method that was run on the net with random weights
+NO_NET = "none"  # the net of the controls
+
+Size = int | Literal["original"]
+Targets = Mapping[str, Sequence[int]]
+
+_BATCH_PIXELS = 4 * 224 * 224
+_MAX_PIXELS = 4_000_000  # above this a large net's activations no longer fit into a laptop's memory
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Units of work for one net at one size. `net` is `NO_NET` for the controls."""
+
+    net: str
+    size: Size
+    units: tuple[tuple[int, str], ...]  # (image id, category)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row of the benchmark. `P` is NaN where the map has no energy at all.
+
+    `mask_share` is the dilated mask's share of the image, `score_rank` the rank of the explained
+    class among the net's logits, 1 for the winner (0 where there is no net).
+    """
+
+    image_id: int
+    category: str
+    net: str
+    method: str
+    size: str
+    P: float
+    E: float
+    E_total: float
+    mask_share: float
+    score_rank: int
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A unit that gave no record, and why."""
+
+    image_id: int
+    category: str
+    net: str
+    size: str
+    reason: str
+
+
+def explain(
+    model: nn.Module,
+    x: Tensor,
+    target: Target | Callable[[Tensor], Target],
+    methods: Sequence[str] = METHODS,
+    *,
+    layer: str,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The maps of all `methods` from one forward pass, N×C×H×W each at the image's size, and the
+    N×K logits.
+
+    The maps are those of the functions with the same names in `vislib.gradients` and `vislib.cam`,
+    to the last bit; Grad-CAM comes upsampled. `target` may be a function of the logits.
+    """
+    wanted = set(methods)
+    rules = wanted & {"deconvnet", "guided_backprop", "guided_grad_cam"}
+    maps: dict[str, Tensor] = {}
+    with one_forward(
+        model, x, target, layer=layer, families=["activation"] if rules else []
+    ) as forward:
+        if wanted & {"gradient", "grad_cam", "guided_grad_cam"}:
+            maps["gradient"], slope = forward.backward(forward.x, forward.maps)
+            maps["grad_cam"] = upsample(weigh_maps(forward.maps, slope), x.shape[-2:])
+        if "deconvnet" in wanted:
+            (maps["deconvnet"],) = forward.backward(activation=deconvnet_rule)
+        if wanted & {"guided_backprop", "guided_grad_cam"}:
+            (maps["guided_backprop"],) = forward.backward(activation=guided_rule)
+        if "guided_grad_cam" in wanted:
+            maps["guided_grad_cam"] = maps["grad_cam"] * maps["guided_backprop"]
+        return {name: maps[name] for name in methods}, forward.logits.detach()
+
+
+def plan(
+    coco: Coco,
+    net_names: Sequence[str],
+    categories: Sequence[str],
+    sizes: Sequence[Size],
+    per_category: int,
+    *,
+    controls: bool = True,
+) -> list[Batch]:
+    """The whole work as a list: the first `per_category` images of each category, for every net and
+    size.
+
+    The batches depend on the arguments alone, never on what is already done: the same batch always
+    holds the same units, so its numbers are the same to the last bit.
+    """
+    units = sorted(
+        (image_id, category)
+        for category in categories
+        for image_id in coco.images_with(category)[:per_category]
+    )
+    batches = []
+    for net in [*net_names, *([NO_NET] if controls else [])]:
+        for size in sizes:
+            if size == "original":  # sizes differ, so a batch holds one image with its categories
+                groups = [list(group) for _, group in groupby(units, key=lambda unit: unit[0])]
+            else:
+                length = max(1, _BATCH_PIXELS // size**2)
+                groups = [units[i : i + length] for i in range(0, len(units), length)]
+            batches += [Batch(net, size, tuple(group)) for group in groups]
+    return batches
+
+
+def run_batch(
+    batch: Batch,
+    coco: Coco,
+    models: Mapping[str, nets.Classifier],
+    targets: Targets,
+    methods: Sequence[str] = METHODS,
+    *,
+    save_maps: Path | None = None,
+) -> tuple[list[Record], list[Skipped]]:
+    """The records of one batch, and the units that could not be used, with reasons.
+
+    `models` maps a suffix for the method's name to a net: ``{"": trained, "_random": untrained}``;
+    it is empty for the controls. `targets` gives the net's classes for each category: the one with
+    the highest logit is explained.
+    """
+    skipped = []
+    images, masks, units = [], [], []
+    for image_id, category in batch.units:
+        try:
+            image, mask = load_unit(coco, image_id, category, batch.size)
+        except InputError as error:
+            skipped.append(Skipped(image_id, category, batch.net, str(batch.size), str(error)))
+        else:
+            images.append(image)
+            masks.append(mask)
+            units.append((image_id, category))
+    if not units:
+        return [], skipped
+
+    results: list[tuple[str, Sequence[Tensor], list[int]]] = []
+    if batch.net == NO_NET:
+        height, width = images[0].shape[-2:]
+        results = [
+            ("uniform", [energy.uniform(height, width)] * len(units), [0] * len(units)),
+            (
+                "centred_gaussian",
+                [energy.centred_gaussian(height, width)] * len(units),
+                [0] * len(units),
+            ),
+            ("sobel_edges", [energy.sobel_edges(image) for image in images], [0] * len(units)),
+        ]
+    for suffix, model in models.items():
+        x = torch.stack(images).to(next(model.parameters()).device)
+        choose = best_of([targets[category] for _, category in units])
+        try:
+            layer = last_conv_stage(model, x)
+            maps, logits = explain(model, x, choose, methods, layer=layer)
+        except (RuntimeError, ValueError) as error:
+            if min(x.shape[-2:]) >= model.input_size:
+                raise
+            reason = (
+                f"{batch.net} cannot take an image of {x.shape[-1]}×{x.shape[-2]} pixels: {error}"
+            )
+            return [], skipped + [
+                Skipped(image_id, category, batch.net, str(batch.size), reason)
+                for image_id, category in units
+            ]
+        chosen = choose(logits)
+        ranks = (1 + (logits > logits.gather(1, chosen[:, None])).sum(dim=1)).tolist()
+        results += [(method + suffix, list(maps[method]), ranks) for method in methods]
+
+    records = []
+    for method, method_maps, ranks in results:
+        for (image_id, category), one_map, mask, rank in zip(
+            units, method_maps, masks, ranks, strict=True
+        ):
+            values = energy.energy(one_map, mask)
+            records.append(
+                Record(
+                    image_id,
+                    category,
+                    batch.net,
+                    method,
+                    str(batch.size),
+                    *values,
+                    float(mask.mean()),
+                    rank,
+                )
+            )
+            if save_maps is not None:
+                _save_map(save_maps, batch, image_id, category, method, one_map)
+    return records, skipped
+
+
+def load_unit(coco: Coco, image_id: int, category: str, size: Size) -> tuple[Tensor, energy.Mask]:
+    """The image, 3×H×W in [0, 1], and the dilated mask of the category's objects, boolean H×W.
+
+    A whole number as `size` squashes the image (bilinear) and the mask (nearest) to that square
+    first. `InputError` where the image is damaged or too large, or where nothing is left of the
+    mask.
+    """
+    mask = coco.mask(image_id, category)
+    image = coco.image(image_id)
+    if size == "original":
+        if image.width * image.height > _MAX_PIXELS:
+            raise InputError(
+                f"image {image_id} has {image.width}×{image.height} pixels, more than the "
+                f"{_MAX_PIXELS:,} that this benchmark takes at the original size: use a fixed size"
+            )
+    else:
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+        mask = np.asarray(Image.fromarray(mask).resize((size, size), Image.Resampling.NEAREST))
+    if not mask.any():
+        raise InputError(f"nothing is left of {category!r} in image {image_id} at size {size}")
+    return to_tensor(image), energy.dilate(mask)
+
+
+def best_of(candidates: Sequence[Sequence[int]]) -> Callable[[Tensor], Tensor]:
+    """A function from N×K logits to N classes: for each image the best of its candidates."""
+
+    def choose(logits: Tensor) -> Tensor:
+        best = [
+            classes[int(row[list(classes)].argmax())]
+            for row, classes in zip(logits, candidates, strict=True)
+        ]
+        return torch.tensor(best, device=logits.device)
+
+    return choose
+
+
+def class_targets(
+    model: nets.Classifier, class_table: str | Path | None = None
+) -> dict[str, Sequence[int]]:
+    """The net's own classes for each COCO category: by name, or for ImageNet's classes by table."""
+    if len(model.classes) == 1000:
+        return dict(imagenet_targets(class_table))
+    return {name: (index,) for index, name in enumerate(model.classes)}
+
+
+def run(
+    coco: Coco,
+    out: Path,
+    *,
+    net_names: Sequence[str],
+    categories: Sequence[str] | None = None,
+    methods: Sequence[str] = METHODS,
+    sizes: Sequence[Size] = ("original", 224),
+    per_category: int = 30,
+    device: str = "cpu",
+    class_table: Path | None = None,
+    controls: bool = True,
+    save_maps: bool = False,
+) -> tuple[list[Record], list[Skipped]]:
+    """Run what is not yet done, and return all records in the order of the plan.
+
+    Finished batches lie in ``out/parts``, one file each, written whole or not at all. A file's name
+    is a fingerprint of all that the batch's numbers depend on (data, weights, classes, units,
+    methods), so a folder may hold several runs and never mixes them up. Batches with skipped units
+    are tried again. `categories` None takes every category that all nets know.
+    """
+    from tqdm.auto import tqdm
+
+    for method in methods:
+        if method not in METHODS:
+            raise InputError(f"there is no method {method!r} here: {nearest(method, METHODS)}")
+    targets = {
+        name: class_targets(nets.load(name, weights=False), class_table) for name in net_names
+    }
+    categories = check_categories(coco, categories, targets)
+    batches = plan(coco, net_names, categories, sizes, per_category, controls=controls)
+    if not batches:
+        raise InputError(f"no image of {coco.folder} shows any of {', '.join(categories)}")
+    parts = out / "parts"
+    parts.mkdir(parents=True, exist_ok=True)
+    data = hashlib.sha256(coco.file.read_bytes()).hexdigest()
+
+    records: list[Record] = []
+    skipped: list[Skipped] = []
+    with tqdm(
+        total=sum(len(b.units) for b in batches), unit="map set", desc="benchmark", mininterval=0.5
+    ) as bar:
+        for net, net_batches in groupby(batches, key=lambda batch: batch.net):
+            models = _load(net, device, controls) if net != NO_NET else {}
+            setting = {
+                "data": data,
+                "weights": [_fingerprint(model) for model in models.values()],
+                "targets": {c: list(targets[net][c]) for c in categories} if models else None,
+                "methods": list(methods) if models else list(CONTROLS),
+                "maps": save_maps,
+            }
+            for batch in net_batches:
+                part = parts / f"{_key({**setting, **asdict(batch)})}.json"
+                rows, missed = _read_part(part)
+                if missed or not rows:
+                    bar.set_postfix_str(f"{net}, {batch.size}", refresh=False)
+                    rows, missed = run_batch(
+                        batch,
+                        coco,
+                        models,
+                        targets.get(net, {}),
+                        methods,
+                        save_maps=out / "maps" if save_maps else None,
+                    )
+                    _write_part(part, rows, missed)
+                records += rows
+                skipped += missed
+                bar.update(len(batch.units))
+    return records, skipped
+
+
+def check_categories(
+    coco: Coco, categories: Sequence[str] | None, targets: Mapping[str, Targets]
+) -> list[str]:
+    """The categories to run (None: all that data and nets share), or an `InputError`."""
+    if categories is None:
+        return [name for name in coco.categories if all(name in t for t in targets.values())]
+    for category in categories:
+        if category not in coco.categories:
+            raise InputError(
+                f"{coco.folder} has no category {category!r}: {nearest(category, coco.categories)}"
+            )
+        for net, known in targets.items():
+            if category not in known:
+                raise InputError(f"{net} has no class for {category!r}: {nearest(category, known)}")
+    return list(categories)
+
+
+def _load(net: str, device: str, controls: bool) -> dict[str, nets.Classifier]:
+    models = {"": nets.load(net, device=device)}
+    if controls:
+        models[RANDOM] = nets.load(net, device=device, weights=False)
+    return models
+
+
+def _fingerprint(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _key(setting: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _read_part(path: Path) -> tuple[list[Record], list[Skipped]]:
+    try:
+        part = json.loads(path.read_text(encoding="utf-8"))
+        records = [
+            Record(**{**row, "P": math.nan if row["P"] is None else row["P"]})
+            for row in part["records"]
+        ]
+        return records, [Skipped(**row) for row in part["skipped"]]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return [], []  # not there, or not one of ours: do the batch again
+
+
+def _write_part(path: Path, records: Sequence[Record], skipped: Sequence[Skipped]) -> None:
+    rows = [{**asdict(r), "P": None if math.isnan(r.P) else r.P} for r in records]
+    text = json.dumps({"records": rows, "skipped": [asdict(s) for s in skipped]})
+    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)  # atomic: the part is there whole or not at all
+
+
+def _save_map(
+    folder: Path, batch: Batch, image_id: int, category: str, method: str, one_map: Tensor
+) -> None:
+    from vislib import show
+
+    place = folder / batch.net / str(batch.size)
+    place.mkdir(parents=True, exist_ok=True)
+    name = f"{image_id:012d}_{category.replace(' ', '_')}_{method}"
+    np.save(place / f"{name}.npy", one_map.detach().cpu().numpy())
+    Image.fromarray((255 * show.heat(one_map)).astype(np.uint8)).save(place / f"{name}.png")

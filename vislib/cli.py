@@ -1,0 +1,146 @@
+"""``vislib``: the commands for what takes long or runs without a notebook."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vislib.errors import InputError
+from vislib.paths import DATA
+
+NETS = ("pocket_alexnet", "pocket_vgg", "pocket_resnet", "pocket_squeezenet")
+CATEGORIES = ("airplane", "boat", "dog", "elephant", "teddy bear", "traffic light")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status is 0, 1 for an error that was explained, 130 for Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except KeyboardInterrupt:
+        kept = f" What is done is kept in {options.out}:" if options.out else ""
+        print(f"\nStopped.{kept} the same command continues.", file=sys.stderr)
+        return 130
+    except (InputError, ValueError, RuntimeError) as error:
+        print(f"vislib {options.command}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _benchmark(options: argparse.Namespace) -> None:
+    from vislib import benchmark, nets, report
+    from vislib.coco import Coco
+
+    folder = options.coco or DATA / "pocket_coco"
+    coco = Coco(folder, options.split or ("val2017" if options.coco else "val"))
+    own_sizes = {nets.load(name, weights=False).input_size for name in options.nets}
+    records, skipped = benchmark.run(
+        coco,
+        options.out,
+        net_names=options.nets,
+        categories=None if options.categories == ["all"] else options.categories,
+        methods=options.methods,
+        sizes=options.sizes or ("original", *sorted(own_sizes)),
+        per_category=options.per_category,
+        device=options.device,
+        class_table=options.class_table,
+        controls=options.controls,
+        save_maps=options.save_maps,
+    )
+    if not records:
+        raise InputError(f"not one record could be made; the first reason: {skipped[0].reason}")
+    report.write(records, skipped, options.out)
+    print((options.out / "table.md").read_text(encoding="utf-8").split("\n\n")[0])
+    if skipped:
+        print(f"\nSkipped: {len(skipped)} (see skipped.csv), the first because {skipped[0].reason}")
+    print(f"\nRecords, table and charts are in {options.out}")
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    from vislib import coco
+
+    coco.fetch(
+        options.out,
+        split=options.split,
+        categories=options.categories,
+        per_category=options.per_category,
+    )
+    print(f"Now: vislib benchmark --coco {options.out} --split {options.split} --nets alexnet")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from vislib import training
+
+    training.train(options.name, device=options.device, out=options.out)
+
+
+def _size(text: str) -> int | str:
+    if text == "original":
+        return text
+    if text.isdecimal() and int(text) >= 32:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is neither 'original' nor a whole number from 32")
+
+
+def _count(text: str) -> int:
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="vislib", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    command = commands.add_parser(
+        "benchmark",
+        help="measure what share of each explanation's energy falls on the object",
+        description="Stop it when you like: the same command continues. The results lie in --out: "
+        "records.parquet and .csv, table.csv and .md, chart_*.png and .svg, and skipped.csv.",
+    )
+    command.set_defaults(run=_benchmark)
+    command.add_argument("--coco", type=Path, help="folder in COCO's layout (default: Pocket COCO)")
+    command.add_argument("--split", help="the SPLIT of annotations/instances_SPLIT.json")
+    command.add_argument("--nets", nargs="+", default=NETS, help="names of vislib.nets")
+    command.add_argument("--methods", nargs="+", help="names of functions (default: all)")
+    command.add_argument(
+        "--categories", nargs="+", default=CATEGORIES, help="or 'all' that data and nets share"
+    )
+    command.add_argument("--per-category", type=_count, default=30, help="images (default: 30)")
+    command.add_argument(
+        "--sizes",
+        nargs="+",
+        type=_size,
+        help="'original' and sides in pixels (default: original and the nets' own: 128 or 224)",
+    )
+    command.add_argument("--device", default="cpu", help="cpu (default), cuda or mps")
+    command.add_argument("--class-table", type=Path, help="JSON: category to ImageNet classes")
+    command.add_argument(
+        "--controls",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="also simple maps and nets with random weights",
+    )
+    command.add_argument("--save-maps", action="store_true", help="each map as PNG and NPY")
+    command.add_argument("--out", type=Path, default=Path("benchmark"), help="(default: benchmark)")
+
+    command = commands.add_parser("fetch", help="download a small part of the real COCO")
+    command.set_defaults(run=_fetch)
+    command.add_argument("what", choices=["coco"])
+    command.add_argument("--split", default="val2017", help="val2017 (default) or train2017")
+    command.add_argument("--categories", nargs="+", default=CATEGORIES)
+    command.add_argument("--per-category", type=_count, default=30, help="images (default: 30)")
+    command.add_argument("--out", type=Path, default=Path("coco"), help="(default: coco)")
+
+    command = commands.add_parser("train", help="train one of the course's nets again")
+    command.set_defaults(run=_train)
+    command.add_argument("name", help="pocket_alexnet, pocket_vgg, ...")
+    command.add_argument("--device", default="cpu", help="cpu (default), cuda or mps")
+    command.add_argument("--out", type=Path, help="where the weights go (default: data/nets)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

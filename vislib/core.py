@@ -1,0 +1,368 @@
+"""One mechanism for all explanations: run the net as it is, change how an operation answers
+backwards.
+
+A deconvnet, guided backprop and LRP are the same act. The forward pass is the net's own; on the way
+back, chosen operations (every ReLU, say) answer the incoming signal ``R`` by a rule of the method
+instead of by their derivative:
+
+    plain backprop      R_in = f'(z) · R            (the vector-Jacobian product, "vjp")
+    deconvnet           R_in = max(R, 0)
+    guided backprop     R_in = f'(z) · max(R, 0)
+
+`BackwardRules` sees every operation that a model calls, as module, function or tensor method, in
+place or not, because PyTorch offers each call to the innermost `TorchFunctionMode`. No hook is set
+and the model is not touched. The rule is looked up when the backward pass *runs*, so one forward
+pass serves several methods (`one_forward`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from vislib.errors import nearest
+
+Target = int | Sequence[int] | Tensor
+Layer = str | nn.Module
+
+# The operations that rules speak of, by the names under which PyTorch offers them (``F.relu``,
+# ``torch.relu``, ``Tensor.relu_`` and so on all end in the same name; ``nn.ReLU6`` calls
+# ``hardtanh``).
+FAMILIES: dict[str, frozenset[str]] = {
+    "activation": frozenset(
+        [
+            "relu",
+            "relu6",
+            "hardtanh",
+            "leaky_relu",
+            "prelu",
+            "rrelu",
+            "elu",
+            "celu",
+            "selu",
+            "gelu",
+            "silu",
+            "mish",
+            "softplus",
+            "hardswish",
+            "sigmoid",
+            "tanh",
+        ]
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of the forward pass, as a backward rule meets it.
+
+    `inputs` are its differentiable tensor arguments and `output` its result, on a small graph of
+    their own, so that `vjp` gives exactly PyTorch's derivative.
+    """
+
+    function: Callable[..., Tensor]
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+
+    def vjp(self, signal: Tensor) -> tuple[Tensor, ...]:
+        """The true backward pass, ``signal · ∂output/∂input``, one tensor for each input."""
+        return torch.autograd.grad(self.output, self.inputs, signal, retain_graph=True)
+
+
+Rule = Callable[[Operation, Tensor], tuple[Tensor, ...]]
+
+
+class BackwardRules(TorchFunctionMode):
+    """Within the ``with`` block, let the named families of operations answer backwards by rules.
+
+    `families` are keys of `FAMILIES`. A family without a rule in `rules` answers with its true
+    derivative, and `rules` may be changed between two backward passes over one forward pass:
+
+    >>> rules = BackwardRules("activation")
+    >>> x = torch.tensor([-1.0, 2.0], requires_grad=True)
+    >>> with rules:
+    ...     y = x.relu().sum()
+    >>> torch.autograd.grad(y, x, retain_graph=True)[0]
+    tensor([0., 1.])
+    >>> rules.rules = {"activation": lambda operation, signal: (signal.clamp(min=0),)}
+    >>> torch.autograd.grad(y, x)[0]
+    tensor([1., 1.])
+    """
+
+    def __init__(self, *families: str) -> None:
+        super().__init__()
+        self.rules: Mapping[str, Rule] = {}
+        self.count = 0  # operations met so far: 0 after a forward pass means that no rule can act
+        self._family_of = {name: family for family in families for name in FAMILIES[family]}
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        family = self._family_of.get(name.removesuffix("_"))
+        differentiable = [a for a in args if isinstance(a, Tensor) and a.requires_grad]
+        if family is None or not differentiable or not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+
+        self.count += 1
+        leaves = [a.detach().requires_grad_() for a in differentiable]
+        swap = {id(a): leaf for a, leaf in zip(differentiable, leaves, strict=True)}
+        local = [swap.get(id(a), a) for a in args]
+        in_place = name.endswith("_") or kwargs.get("inplace") or any(a is True for a in args[1:])
+        if in_place:
+            local[0] = local[0].clone()  # a leaf that needs a gradient must not be overwritten
+        output = func(*local, **kwargs)
+        operation = Operation(func, tuple(leaves), output)
+        return _Answer.apply(self, family, operation, bool(in_place), *differentiable)
+
+
+class _Answer(torch.autograd.Function):
+    """Put an operation into the outer graph, with the backward pass that the rules say."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rules: BackwardRules,
+        family: str,
+        operation: Operation,
+        in_place: bool,
+        *x: Tensor,
+    ) -> Tensor:
+        ctx.rules, ctx.family, ctx.operation = rules, family, operation
+        if not in_place:
+            return operation.output.detach()
+        ctx.mark_dirty(
+            x[0]
+        )  # whoever else holds this tensor must see it change, as in the real net
+        return x[0].copy_(operation.output)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, signal: Tensor) -> tuple[Tensor | None, ...]:
+        rule = ctx.rules.rules.get(ctx.family, Operation.vjp)
+        return (None, None, None, None, *rule(ctx.operation, signal))
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[nn.Module]:
+    """Evaluation mode and no parameter gradients inside the block; afterwards all as it was.
+
+    Each module's own mode and each parameter's own ``requires_grad`` come back, also after an
+    exception. Gradients are enabled inside, even under ``torch.no_grad()`` outside: an explanation
+    needs them, for the image rather than for the weights.
+    """
+    modes = {module: module.training for module in model.modules()}
+    wanted = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    try:
+        model.eval()
+        for parameter in wanted:
+            parameter.requires_grad_(False)
+        with torch.inference_mode(False), torch.enable_grad():
+            yield model
+    finally:
+        for module, training in modes.items():
+            module.training = training
+        for parameter, requires_grad in wanted.items():
+            parameter.requires_grad_(requires_grad)
+
+
+@contextmanager
+def record(model: nn.Module, layers: Sequence[Layer]) -> Iterator[dict[str, Tensor]]:
+    """Record what the layers give while the block runs: a dict from dotted name to output.
+
+    The net goes on with a clone: an in-place ReLU after the layer would overwrite what is stored. A
+    layer that is called more than once keeps its last output.
+    """
+    outputs: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[..., Tensor]:
+        def hook(module: nn.Module, args: Any, output: Any) -> Tensor:
+            if not isinstance(output, Tensor):
+                raise ValueError(
+                    f"layer {name!r} returns a {type(output).__name__}, not one tensor: "
+                    "choose a layer inside it"
+                )
+            outputs[name] = output
+            return output.clone()
+
+        return hook
+
+    found = [find_layer(model, layer) for layer in layers]
+    handles = [module.register_forward_hook(keep(name)) for name, module in found]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def find_layer(model: nn.Module, layer: Layer) -> tuple[str, nn.Module]:
+    """A layer's dotted name and module, from either. ``ValueError`` names the nearest layers."""
+    modules = dict(model.named_modules())
+    if isinstance(layer, nn.Module):
+        for name, module in modules.items():
+            if module is layer:
+                return name, module
+        raise ValueError(f"this {type(layer).__name__} is not a part of the model")
+    if layer in modules and layer:
+        return layer, modules[layer]
+    inner = [name for name in modules if name.endswith("." + layer)]
+    raise ValueError(f"the model has no layer {layer!r}: {nearest(layer, inner or modules)}")
+
+
+def score(logits: Tensor, target: Target) -> Tensor:
+    """The class score ``y_c`` of each image: N logits from N×K, before any softmax.
+
+    `target` is one class for all images or N classes. ``ValueError`` says which class does not
+    exist.
+    """
+    if logits.ndim != 2:
+        raise ValueError(
+            f"expected logits of shape N×classes, got {tuple(logits.shape)}: "
+            "the methods explain nets that classify images"
+        )
+    n, classes = logits.shape
+    chosen = torch.as_tensor(target, device=logits.device)
+    if chosen.dtype.is_floating_point or chosen.dtype == torch.bool:
+        raise ValueError(f"target must be a class index or {n} of them, got {target!r}")
+    chosen = chosen.expand(n) if chosen.ndim == 0 else chosen
+    if chosen.shape != (n,):
+        raise ValueError(f"{n} images need one target or {n}, got shape {tuple(chosen.shape)}")
+    wrong = chosen[(chosen < 0) | (chosen >= classes)]
+    if len(wrong):
+        raise ValueError(
+            f"target {int(wrong[0])} does not exist: "
+            f"the model has {classes} classes, 0 to {classes - 1}"
+        )
+    return logits.gather(1, chosen.long()[:, None])[:, 0]
+
+
+def check_images(x: Tensor) -> Tensor:
+    """Return `x` where it is a batch of images, N×C×H×W, float, finite; else ``ValueError``."""
+    if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point():
+        seen = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(
+            f"x must be a float tensor of shape N×C×H×W (one image: image[None]), got {seen}"
+        )
+    if not x.isfinite().all():
+        bad = (~x.isfinite()).flatten(1).any(1).nonzero()[0].item()
+        raise ValueError(f"image {bad} of the batch holds NaN or infinite values")
+    return x
+
+
+@dataclass(frozen=True)
+class ForwardPass:
+    """What `one_forward` yields.
+
+    The images `x`, the N×K `logits`, the score `y` of each image's target, the chosen layer's
+    output `maps` (`x` itself where no layer was chosen), and `backward`.
+    """
+
+    x: Tensor
+    logits: Tensor
+    y: Tensor
+    maps: Tensor
+    _rules: BackwardRules | None
+
+    def backward(self, *wrt: Tensor, **rules: Rule) -> tuple[Tensor, ...]:
+        """``∂y/∂t`` for each tensor of `wrt` (default: the image), under the rules by family."""
+        if self._rules is not None:
+            self._rules.rules = rules
+        return torch.autograd.grad(self.y.sum(), wrt or (self.x,), retain_graph=True)
+
+
+@contextmanager
+def one_forward(
+    model: nn.Module,
+    x: Tensor,
+    target: Target | Callable[[Tensor], Target],
+    *,
+    layer: Layer | None = None,
+    families: Sequence[str] = (),
+) -> Iterator[ForwardPass]:
+    """One forward pass for any number of backward passes, with the model frozen meanwhile.
+
+    `target` may be a function of the N×K logits. `layer`'s output becomes `ForwardPass.maps`;
+    `families` are the operations for which `ForwardPass.backward` will be given rules:
+
+    >>> from torchvision.models import alexnet
+    >>> from vislib.gradients import deconvnet_rule, guided_rule
+    >>> x = torch.rand(1, 3, 224, 224)
+    >>> with one_forward(alexnet(), x, 3, families=["activation"]) as forward:
+    ...     gradient, = forward.backward()
+    ...     guided, = forward.backward(activation=guided_rule)
+    >>> gradient.shape == guided.shape == x.shape
+    True
+
+    ``ValueError`` where a rule could not act because the model never calls such an operation:
+    a "guided" map that is the plain gradient in disguise would be worse than none.
+    """
+    with frozen(model):
+        x = check_images(x).detach().clone().requires_grad_()
+        rules = BackwardRules(*families) if families else None
+        layers = [] if layer is None else [layer]
+        with record(model, layers) as outputs, rules or nullcontext():
+            logits = model(x)
+        if layer is not None and not outputs:
+            raise ValueError(f"the forward pass never calls layer {find_layer(model, layer)[0]!r}")
+        if rules is not None and rules.count == 0:
+            known = ", ".join(sorted(FAMILIES["activation"]))
+            raise ValueError(
+                f"{type(model).__name__} calls none of the activations that this method changes "
+                f"({known}), so the method would silently give the plain gradient"
+            )
+        y = score(logits, target(logits.detach()) if callable(target) else target)
+        yield ForwardPass(x, logits, y, next(iter(outputs.values()), x), rules)
+
+
+def last_conv_stage(model: nn.Module, x: Tensor) -> str:
+    """Name of the layer where Grad-CAM usually looks: the last convolutional stage before the head.
+
+    Found by running the net on the first image of `x`: the last convolution that still gives a map
+    (larger than 1×1, and not yet one map per class), and from there on through activations and
+    normalisations up to the next pooling, dropout or change of shape. Of modules that return the
+    very same tensor, the outermost. AlexNet ``features.11``, VGG19 ``features.35``, ResNet
+    ``layer4``, SqueezeNet, DenseNet and MobileNet ``features``, GoogLeNet ``inception5b``.
+    """
+    names = {module: name for name, module in model.named_modules()}
+    calls: list[tuple[nn.Module, Any]] = []
+    handles = [
+        module.register_forward_hook(lambda module, _, output: calls.append((module, output)))
+        for module in names
+    ]
+    try:
+        with frozen(model), torch.no_grad():
+            logits = model(check_images(x)[:1])
+    finally:
+        for handle in handles:
+            handle.remove()
+
+    classes = logits.shape[-1]
+    convolutions = [
+        i
+        for i, (module, out) in enumerate(calls)
+        if isinstance(module, nn.Conv2d) and out.shape[1] != classes and out[0, 0].numel() > 1
+    ]
+    if not convolutions:
+        raise ValueError(
+            f"{type(model).__name__} has no convolutional map larger than 1×1: pass layer="
+        )
+    start = convolutions[-1]
+    size = calls[start][1].shape[-2:]
+    ends = (nn.Dropout, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+    stage = [calls[start]]
+    for module, out in calls[start + 1 :]:
+        maps = isinstance(out, Tensor) and out.ndim == 4
+        if isinstance(module, ends) or (maps and out.shape[1] == classes):
+            break
+        if maps and out.shape[-2:] == size:
+            stage.append((module, out))
+    same = [names[module] for module, out in reversed(stage) if out is stage[-1][1]]
+    return min(same, key=lambda name: name.count("."))  # of equals the last: ReLU, not convolution

@@ -1,0 +1,317 @@
+"""Training of the pocket nets on Pocket COCO: seeded, resumable, a few minutes each on a laptop.
+
+A picture has up to four categories in it, and a classifier one answer. The target of the softmax
+cross-entropy is therefore spread evenly over the categories present, and an answer is right when
+the first class is one of them (`vislib.nets.top1`).
+
+AlexNet, VGG and SqueezeNet have no BatchNorm, and learn slowly without: their inventors had weeks
+on many machines. We train every convolution with BatchNorm behind it, and when the training is
+over multiply it into the convolution, which it is a linear map after (`fuse_norms`). What ships is
+the original architecture and computes the same function.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import math
+import tempfile
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from vislib import nets, pocket
+from vislib.paths import DATA
+
+Array = NDArray[np.uint8]
+
+UNSEEN = 1_000_000  # seed of the scenes that accuracy is measured on, far from training's seeds
+BATCH = 64
+PEAK_RATE = 2e-3
+
+
+def train(
+    name: str,
+    *,
+    epochs: int = 16,
+    scenes: int = 8000,
+    seed: int = 0,
+    out: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    resume: bool = True,
+    progress: bool = True,
+    bfloat16: bool = False,
+) -> dict[str, str]:
+    """Train a pocket net from nothing, measure it, and write its weights.
+
+    After every epoch a checkpoint is written beside the weights. The same call, made again after
+    an interruption, goes on from there and ends with the same weights, bit for bit on the same
+    machine: each epoch draws its random numbers from (seed, epoch) alone.
+
+    Args:
+        name: one of `nets.POCKET_NETS`.
+        epochs: how often every scene is seen.
+        scenes: how many scenes to learn from (`pocket.training_scenes`, kept in the temporary
+            folder of the system for the next training).
+        seed: of the weights, the scenes and the order of the batches.
+        out: the safetensors file; by default the one that ships with the course.
+        device: where to train.
+        resume: whether to go on from a checkpoint of the same settings; else begin anew.
+        progress: whether to show progress bars.
+        bfloat16: whether to multiply in half precision, which takes half the time on processors
+            made for it (and far longer on others). The weights stay in float32.
+
+    Returns:
+        What is also stored in the file: seed, epochs, accuracies, date, command.
+
+    Raises:
+        ValueError: for a name that is no pocket net, or for no epochs or scenes.
+    """
+    if name not in nets.POCKET_NETS:
+        raise ValueError(f"Only the nets {', '.join(nets.POCKET_NETS)} are trained, not {name!r}.")
+    if epochs < 1 or scenes < 1:
+        raise ValueError(f"Training needs epochs and scenes, not {epochs} and {scenes}.")
+    path = Path(out) if out else nets.WEIGHTS / f"{name}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint = path.with_suffix(".checkpoint")
+    settings: dict[str, Any] = {"name": name, "epochs": epochs, "scenes": scenes, "seed": seed}
+    settings["bfloat16"] = bfloat16
+
+    images, labels = cached_scenes(scenes, seed, progress=progress)
+    model = nets.load(name, weights=False, seed=seed, device=device)
+    add_norms(model.net)
+    model = model.to(device, memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(model.parameters(), weight_decay=0.02)
+    first = _restore(checkpoint, settings, model.net, optimiser) if resume else 0
+    for epoch in range(first, epochs):
+        with torch.random.fork_rng():
+            _epoch(model, optimiser, images, labels, epoch, settings, progress)
+        _save(checkpoint, settings, model.net, optimiser, epoch + 1)
+
+    fuse_norms(model.eval().net)
+    card = settings | measure(model, progress=progress)
+    card["parameters"] = sum(p.numel() for p in model.parameters())
+    card["date"] = datetime.date.today().isoformat()
+    card["command"] = f"vislib train {name} --epochs {epochs} --scenes {scenes} --seed {seed}"
+    card["command"] += " --bfloat16" if bfloat16 else ""
+    texts = {key: str(value) for key, value in card.items()}
+    _write(path, model.net, texts)
+    checkpoint.unlink(missing_ok=True)
+    return texts
+
+
+def add_norms(net: nn.Module) -> None:
+    """Put a BatchNorm (Ioffe & Szegedy 2015) between each convolution of `features` and its ReLU.
+
+    A net that has no part of that name, as ResNet, keeps what it has.
+    """
+    for stack in _feature_stacks(net):
+        for index, (layer, after) in enumerate(pairwise(list(stack))):
+            if isinstance(layer, nn.Conv2d) and isinstance(after, nn.ReLU):
+                stack[index] = nn.Sequential(layer, nn.BatchNorm2d(layer.out_channels))
+
+
+def fuse_norms(net: nn.Module) -> None:
+    """Undo `add_norms` and keep the function: each BatchNorm goes into its convolution.
+
+    `net` must be in eval mode, where BatchNorm is a fixed scale and shift per channel.
+    """
+    for stack in _feature_stacks(net):
+        for index, layer in enumerate(list(stack)):
+            if isinstance(layer, nn.Sequential) and isinstance(layer[-1], nn.BatchNorm2d):
+                stack[index] = fuse_conv_bn_eval(layer[0], layer[1])
+
+
+def _feature_stacks(net: nn.Module) -> list[nn.Sequential]:
+    features = getattr(net, "features", nn.Sequential())
+    return [module for module in features.modules() if isinstance(module, nn.Sequential)]
+
+
+def _epoch(
+    model: nets.Classifier,
+    optimiser: torch.optim.Optimizer,
+    images: Array,
+    labels: Array,
+    epoch: int,
+    settings: dict[str, Any],
+    progress: bool,
+) -> None:
+    """One pass over the scenes, in an order and with changes that hang on (seed, epoch) alone."""
+    from tqdm import tqdm
+
+    epochs = settings["epochs"]
+    rng = np.random.default_rng([settings["seed"], epoch])
+    torch.manual_seed(int(rng.integers(2**31)))  # for dropout
+    model.train()
+    device = model.normalize.mean.device
+    batches = np.array_split(rng.permutation(len(images)), math.ceil(len(images) / BATCH))
+    bar = tqdm(batches, desc=f"{model.name} {epoch + 1}/{epochs}", disable=not progress)
+    average = 0.0
+    for step, batch in enumerate(bar):
+        rate = _rate((epoch + step / len(batches)) / epochs)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        batch.sort()  # reads the stored scenes in their order, which is faster
+        x = _changed(rng, torch.from_numpy(images[batch]).to(device), epoch / epochs)
+        present = torch.from_numpy(labels[batch]).to(device, torch.float32)
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings["bfloat16"]):
+            logits = model(x)
+        loss = F.cross_entropy(logits.float(), present / present.sum(1, keepdim=True))
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        average += (loss.item() - average) / (step + 1)
+        bar.set_postfix(loss=f"{average:.3f}")
+
+
+def _rate(done: float) -> float:
+    """The learning rate when a share `done` of the training is over: warm-up, then cosine."""
+    warm_up = 0.06
+    if done < warm_up:
+        return PEAK_RATE * (0.02 + 0.98 * done / warm_up)
+    return PEAK_RATE * 0.5 * (1 + math.cos(math.pi * (done - warm_up) / (1 - warm_up)))
+
+
+def _changed(rng: np.random.Generator, images: Tensor, done: float) -> Tensor:
+    """Mirrored, cropped, stretched, lit anew, at another size: N×H×W×3 bytes to N×3×h×w floats.
+
+    The size of the batch is what makes a net work on large pictures as well as on small ones;
+    small ones come first, since they are learned from in less time.
+    """
+    x = images.permute(0, 3, 1, 2).float() / 255
+    mirrored = torch.from_numpy(rng.random(len(x)) < 0.5).to(x.device)
+    x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
+    height, width = np.round(rng.uniform(0.88, 1, 2) * x.shape[2:]).astype(int)
+    top, left = rng.integers(x.shape[2] - height + 1), rng.integers(x.shape[3] - width + 1)
+    size = rng.choice((80, 104, 128) if done < 0.4 else (96, 128, 160), 2).tolist()
+    x = F.interpolate(x[..., top : top + height, left : left + width], size, mode="bilinear")
+    light = rng.uniform(0.8, 1.15, (len(x), 1, 1, 1)).astype(np.float32)
+    x = (x * torch.from_numpy(light).to(x.device)).clamp(0, 1)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+# --- Measuring -------------------------------------------------------------------------------
+
+
+def measure(
+    model: nets.Classifier, *, scenes: int = 1000, progress: bool = False
+) -> dict[str, Any]:
+    """Accuracies of a pocket net, between 0 and 1, on scenes it has never met.
+
+    Returns:
+        `unseen`: on fresh scenes of 128 pixels; `unseen_single`: on those with one category;
+        `val`: on the shipped split, squashed to 128×128; `val_original`: at its own sizes.
+    """
+    images, labels = cached_scenes(scenes, UNSEEN, progress=progress)
+    right = np.concatenate(
+        [_right(model, images[i : i + 100], labels[i : i + 100]) for i in range(0, scenes, 100)]
+    )
+    single = labels.sum(1) == 1
+    squashed, original = [], []
+    for image, label in val_scenes():
+        from PIL import Image
+
+        small = Image.fromarray(image).resize((nets.POCKET_SIZE, nets.POCKET_SIZE))
+        squashed.append(_right(model, np.asarray(small)[None], label[None])[0])
+        original.append(_right(model, image[None], label[None])[0])
+    return {
+        "unseen": round(float(right.mean()), 4),
+        "unseen_single": round(float(right[single].mean()), 4),
+        "val": round(float(np.mean(squashed)), 4),
+        "val_original": round(float(np.mean(original)), 4),
+    }
+
+
+def _right(model: nets.Classifier, images: Array, labels: Array) -> NDArray[np.bool_]:
+    """Whether the first class is in the picture, for N×H×W×3 bytes and N×16 labels."""
+    device = model.normalize.mean.device
+    x = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+    with torch.no_grad():
+        logits = model(x.permute(0, 3, 1, 2).float() / 255)
+    return nets.top1(logits.cpu(), torch.from_numpy(labels)).numpy()
+
+
+def val_scenes(folder: Path = DATA / "pocket_coco") -> Iterator[tuple[Array, Array]]:
+    """The shipped split: images H×W×3, and labels, 1 for each of the 16 categories present."""
+    from PIL import Image
+
+    text = (folder / "annotations" / "instances_val.json").read_text(encoding="utf-8")
+    content = json.loads(text)
+    ids = [category.id for category in pocket.CATEGORIES]
+    labels = {image["id"]: np.zeros(len(ids), np.uint8) for image in content["images"]}
+    for annotation in content["annotations"]:
+        labels[annotation["image_id"]][ids.index(annotation["category_id"])] = 1
+    for image in content["images"]:
+        with Image.open(folder / "val" / image["file_name"]) as picture:
+            yield np.asarray(picture.convert("RGB")), labels[image["id"]]
+
+
+def cached_scenes(scenes: int, seed: int, *, progress: bool = False) -> tuple[Array, Array]:
+    """`pocket.training_scenes`, kept in the system's temporary folder for the next time.
+
+    The name of the files holds a digest of the first scenes: a changed generator makes new ones.
+    """
+    first, _ = pocket.training_scenes(min(scenes, 8), seed=seed)
+    digest = hashlib.sha256(first.tobytes()).hexdigest()[:12]
+    folder = Path(tempfile.gettempdir()) / "vislib"
+    folder.mkdir(exist_ok=True)
+    stem = f"scenes-{scenes}-{seed}-{digest}"
+    paths = [folder / f"{stem}-{what}.npy" for what in ("images", "labels")]
+    if not all(path.is_file() for path in paths):
+        arrays = pocket.training_scenes(scenes, seed=seed, progress=progress)
+        for path, array in zip(paths, arrays, strict=True):
+            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+                np.save(file, array)
+            Path(file.name).replace(path)
+    return np.load(paths[0], mmap_mode="r"), np.load(paths[1])
+
+
+# --- Files -----------------------------------------------------------------------------------
+
+
+def _save(
+    path: Path,
+    settings: dict[str, Any],
+    net: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    epoch: int,
+) -> None:
+    """Write a checkpoint so that a stop at any moment leaves the old one or the new one."""
+    state = {"settings": settings, "epoch": epoch, "net": net.state_dict()}
+    state["optimiser"] = optimiser.state_dict()
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    part.replace(path)
+
+
+def _restore(
+    path: Path, settings: dict[str, Any], net: nn.Module, optimiser: torch.optim.Optimizer
+) -> int:
+    """Go on from a checkpoint of the same settings; the number of epochs that are done."""
+    if not path.is_file():
+        return 0
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if state["settings"] != settings:
+        return 0
+    net.load_state_dict(state["net"])
+    optimiser.load_state_dict(state["optimiser"])
+    return int(state["epoch"])
+
+
+def _write(path: Path, net: nn.Module, card: dict[str, str]) -> None:
+    from safetensors.torch import save_file
+
+    tensors = {key: value.cpu().contiguous() for key, value in net.state_dict().items()}
+    part = path.with_suffix(".part")
+    save_file(tensors, part, metadata=card)
+    part.replace(path)
