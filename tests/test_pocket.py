@@ -71,7 +71,7 @@ def test_every_annotation_is_sound(split: tuple[COCO, Path]) -> None:
     for one in coco.anns.values():
         mask = coco.annToMask(one)
         rows, columns = np.nonzero(mask)
-        assert one["area"] == pytest.approx(mask.sum(), rel=0.03)
+        assert one["area"] == pytest.approx(int(mask.sum()), rel=0.03)
         left, top, width, height = one["bbox"]
         assert left - 1.5 <= columns.min() and columns.max() <= left + width + 0.5
         assert top - 1.5 <= rows.min() and rows.max() <= top + height + 0.5

@@ -211,6 +211,10 @@ def run_batch(
             ]
         chosen = choose(logits)
         ranks = (1 + (logits > logits.gather(1, chosen[:, None])).sum(dim=1)).tolist()
+        if not logits.isfinite().all():
+            raise InputError(
+                f"{batch.net + suffix} answers with NaN or infinite scores: its weights are damaged"
+            )
         results += [(method + suffix, list(maps[method]), ranks) for method in methods]
 
     records = []
@@ -304,6 +308,9 @@ def run(
     """
     from tqdm.auto import tqdm
 
+    net_names, methods = list(dict.fromkeys(net_names)), list(dict.fromkeys(methods))
+    sizes = list(dict.fromkeys(sizes))
+    check_device(device)
     for method in methods:
         if method not in METHODS:
             raise InputError(f"there is no method {method!r} here: {nearest(method, METHODS)}")
@@ -315,7 +322,12 @@ def run(
     if not batches:
         raise InputError(f"no image of {coco.folder} shows any of {', '.join(categories)}")
     parts = out / "parts"
-    parts.mkdir(parents=True, exist_ok=True)
+    try:
+        parts.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{out} cannot hold the results ({error.strerror}): choose another folder for them"
+        ) from error
     data = hashlib.sha256(coco.file.read_bytes()).hexdigest()
 
     records: list[Record] = []
@@ -357,7 +369,10 @@ def check_categories(
 ) -> list[str]:
     """The categories to run (None: all that data and nets share), or an `InputError`."""
     if categories is None:
-        return [name for name in coco.categories if all(name in t for t in targets.values())]
+        shared = [name for name in coco.categories if all(name in t for t in targets.values())]
+        if not shared:
+            raise InputError(f"{coco.folder} has no category that {', '.join(targets)} know")
+        return shared
     for category in categories:
         if category not in coco.categories:
             raise InputError(
@@ -366,7 +381,20 @@ def check_categories(
         for net, known in targets.items():
             if category not in known:
                 raise InputError(f"{net} has no class for {category!r}: {nearest(category, known)}")
-    return list(categories)
+    return list(dict.fromkeys(categories))
+
+
+def check_device(device: str) -> None:
+    """`InputError` where PyTorch cannot compute on the device, before any work is done."""
+    try:
+        torch.ones(1, device=device).sum().item()
+    except (RuntimeError, AssertionError) as error:  # which of them depends on PyTorch's build
+        usable = ["cpu"]
+        usable += ["cuda"] if torch.cuda.is_available() else []
+        usable += ["mps"] if torch.backends.mps.is_available() else []
+        raise InputError(
+            f"PyTorch cannot compute on {device!r} here: use {' or '.join(usable)}"
+        ) from error
 
 
 def _load(net: str, device: str, controls: bool) -> dict[str, nets.Classifier]:

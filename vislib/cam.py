@@ -2,9 +2,8 @@
 
 With ``A^k`` the K maps of a layer, each with Z places, and the class score ``y_c``:
 
-    CAM         M_c = Σ_k w_k^c A^k            needs a net that ends: average over places, one
-    linear layer
-    Grad-CAM    M_c = ReLU(Σ_k α_k A^k),       α_k = (1/Z) Σ_places ∂y_c/∂A^k, for any net
+    CAM         M_c = Σ_k w_k^c A^k         for a net that ends: average over places, linear layer
+    Grad-CAM    M_c = ReLU(Σ_k α_k A^k),    α_k = (1/Z) Σ_places ∂y_c/∂A^k, for any net
 
 On a net where both exist, ``∂y_c/∂A^k = w_k^c / Z`` at every place, so ``α_k = w_k^c / Z`` and
 Grad-CAM without its ReLU is CAM divided by Z. Maps come at the layer's own size, N×1×h×w;
@@ -19,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vislib.core import Layer, Target, last_conv_stage, one_forward
+from vislib.core import Layer, Target, find_layer, last_conv_stage, one_forward
 from vislib.gradients import guided_rule
 
 
@@ -30,21 +29,32 @@ def cam(model: nn.Module, x: Tensor, target: Target, *, layer: Layer | None = No
     ``ValueError`` where the net does not end so: it is checked on `x` that the logits are
     ``W · mean(A) + b``. Zhou et al. 2016, "Learning Deep Features for Discriminative Localization".
     """
-    layer = layer or last_conv_stage(model, x)
+    if layer is None:
+        layer = last_conv_stage(model, x)
     with one_forward(model, x, target, layer=layer) as forward, torch.no_grad():
-        heads = [module for module in model.modules() if isinstance(module, nn.Linear)]
-        pooled = forward.maps.mean(dim=(2, 3))
-        if (
-            not heads
-            or heads[-1].in_features != pooled.shape[1]
-            or not torch.allclose(heads[-1](pooled), forward.logits, rtol=1e-3, atol=1e-3)
-        ):
+        head = _linear_head(model, forward.maps, forward.logits)
+        if head is None:
             raise ValueError(
-                "CAM needs a net that averages the maps of its last convolutional stage and ends in "
-                f"one linear layer. After {layer!r} this one does not: use grad_cam"
+                "CAM needs a net that averages the maps of its last convolutional stage and ends "
+                f"in one linear layer. After {find_layer(model, layer)[0]!r} this one does not: "
+                "use grad_cam"
             )
-        w = heads[-1].weight[torch.as_tensor(target)].view(-1, pooled.shape[1], 1, 1)
+        w = head.weight[torch.as_tensor(target).long()].view(-1, head.in_features, 1, 1)
         return (w * forward.maps).sum(dim=1, keepdim=True)
+
+
+def _linear_head(model: nn.Module, maps: Tensor, logits: Tensor) -> nn.Linear | None:
+    """The layer with ``logits = W · mean(maps) + b``, where the model has one."""
+    if maps.ndim != 4:
+        return None
+    pooled = maps.mean(dim=(2, 3))
+    shape = (logits.shape[1], maps.shape[1])
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and module.weight.shape == shape:
+            evidence = F.linear(pooled, module.weight)  # b would hide an error in small weights
+            if (module(pooled) - logits).abs().max() <= 1e-3 * evidence.abs().max():
+                return module
+    return None
 
 
 def grad_cam(
@@ -56,7 +66,8 @@ def grad_cam(
     keeps the negative part: the places that speak against the class.
     Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks".
     """
-    layer = layer or last_conv_stage(model, x)
+    if layer is None:
+        layer = last_conv_stage(model, x)
     with one_forward(model, x, target, layer=layer) as forward:
         (slope,) = forward.backward(forward.maps)
         return weigh_maps(forward.maps, slope, relu=relu)
@@ -69,7 +80,8 @@ def guided_grad_cam(
 
     Selvaraju et al. 2017.
     """
-    layer = layer or last_conv_stage(model, x)
+    if layer is None:
+        layer = last_conv_stage(model, x)
     with one_forward(model, x, target, layer=layer, families=["activation"]) as forward:
         (slope,) = forward.backward(forward.maps)
         (guided,) = forward.backward(activation=guided_rule)
@@ -78,6 +90,11 @@ def guided_grad_cam(
 
 def weigh_maps(maps: Tensor, slope: Tensor, *, relu: bool = True) -> Tensor:
     """Grad-CAM's formula, from the maps ``A^k`` and ``∂y_c/∂A^k`` (both N×K×h×w) to N×1×h×w."""
+    if maps.ndim != 4:
+        raise ValueError(
+            f"Grad-CAM needs maps of shape N×K×h×w, this layer gives {tuple(maps.shape)}: "
+            "choose a convolutional layer"
+        )
     alpha = slope.mean(dim=(2, 3), keepdim=True)
     weighted = (alpha * maps.detach()).sum(dim=1, keepdim=True)
     return weighted.clamp(min=0) if relu else weighted

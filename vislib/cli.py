@@ -20,10 +20,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except KeyboardInterrupt:
-        kept = f" What is done is kept in {options.out}:" if options.out else ""
+        out = getattr(options, "out", None)
+        kept = f" What is done is kept in {out}:" if out else ""
         print(f"\nStopped.{kept} the same command continues.", file=sys.stderr)
         return 130
-    except (InputError, ValueError, RuntimeError) as error:
+    except (InputError, ValueError, RuntimeError, OSError) as error:
         print(f"vislib {options.command}: {error}", file=sys.stderr)
         return 1
     return 0
@@ -41,7 +42,7 @@ def _benchmark(options: argparse.Namespace) -> None:
         options.out,
         net_names=options.nets,
         categories=None if options.categories == ["all"] else options.categories,
-        methods=options.methods,
+        methods=options.methods or benchmark.METHODS,
         sizes=options.sizes or ("original", *sorted(own_sizes)),
         per_category=options.per_category,
         device=options.device,
@@ -74,6 +75,37 @@ def _train(options: argparse.Namespace) -> None:
     from vislib import training
 
     training.train(options.name, device=options.device, out=options.out)
+
+
+def _notebooks(options: argparse.Namespace) -> None:
+    from vislib import notebooks
+
+    paths = notebooks.find(options.names)
+    for path in paths:
+        seconds = notebooks.update(path, timeout=options.timeout)
+        print(f"{path.name}: {seconds} s", flush=True)
+    if any(path.parent.resolve() == notebooks.FOLDER for path in paths):
+        notebooks.write_table()
+
+
+def _labs(options: argparse.Namespace) -> None:
+    from vislib import notebooks
+
+    paths = notebooks.find(options.names)
+    for path in notebooks.labs(paths, options.out, nbgrader=options.nbgrader):
+        print(path)
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from vislib import doctor
+
+    if options.write_checksums:
+        print(f"{doctor.write_checksums()} files are listed in {doctor.SUMS}")
+        return
+    findings = doctor.examine()
+    print(doctor.text(findings, details=True))
+    if not all(finding.ok for finding in findings):
+        raise InputError("something is wrong: what stands behind ✗ says what to do")
 
 
 def _size(text: str) -> int | str:
@@ -139,6 +171,38 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("name", help="pocket_alexnet, pocket_vgg, ...")
     command.add_argument("--device", default="cpu", help="cpu (default), cuda or mps")
     command.add_argument("--out", type=Path, help="where the weights go (default: data/nets)")
+
+    command = commands.add_parser(
+        "notebooks",
+        help="run notebooks and store their outputs, folded solutions and run times",
+        description="What differs from run to run is left out. A notebook in which a cell fails "
+        "stays as it was.",
+    )
+    command.set_defaults(run=_notebooks)
+    command.add_argument("names", nargs="*", metavar="NAME", help="03, or a path (default: all)")
+    command.add_argument("--timeout", type=_count, default=600, help="seconds a cell may take")
+
+    command = commands.add_parser(
+        "labs",
+        help="make the versions for teaching",
+        description="For each notebook: NAME.lab.ipynb with stubs for the solutions, "
+        "NAME.live.ipynb to be typed before a class, and NAME.finished.ipynb for the lecturer. "
+        "The last two are also talks: jupyter nbconvert --to slides NAME.finished.ipynb",
+    )
+    command.set_defaults(run=_labs)
+    command.add_argument(
+        "names", nargs="*", metavar="NOTEBOOK", help="03, or a path (default: all)"
+    )
+    command.add_argument("--out", type=Path, default=Path("labs"), help="(default: labs)")
+    command.add_argument(
+        "--nbgrader", action="store_true", help="also source/NAME/NAME.ipynb for nbgrader"
+    )
+
+    command = commands.add_parser("doctor", help="check that everything the course needs is there")
+    command.set_defaults(run=_doctor)
+    command.add_argument(
+        "--write-checksums", action="store_true", help="for maintainers, after a change of the data"
+    )
     return parser
 
 

@@ -97,6 +97,7 @@ class BackwardRules(TorchFunctionMode):
 
     def __init__(self, *families: str) -> None:
         super().__init__()
+        self.families = families
         self.rules: Mapping[str, Rule] = {}
         self.count = 0  # operations met so far: 0 after a forward pass means that no rule can act
         self._family_of = {name: family for family in families for name in FAMILIES[family]}
@@ -104,9 +105,11 @@ class BackwardRules(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
-        kwargs = kwargs or {}
+        kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", "")
         family = self._family_of.get(name.removesuffix("_"))
+        if family is not None and "input" in kwargs:  # torch.relu(input=z)
+            args = (kwargs.pop("input"), *args)
         differentiable = [a for a in args if isinstance(a, Tensor) and a.requires_grad]
         if family is None or not differentiable or not torch.is_grad_enabled():
             return func(*args, **kwargs)
@@ -116,9 +119,12 @@ class BackwardRules(TorchFunctionMode):
         swap = {id(a): leaf for a, leaf in zip(differentiable, leaves, strict=True)}
         local = [swap.get(id(a), a) for a in args]
         in_place = name.endswith("_") or kwargs.get("inplace") or any(a is True for a in args[1:])
-        if in_place:
-            local[0] = local[0].clone()  # a leaf that needs a gradient must not be overwritten
-        output = func(*local, **kwargs)
+        if in_place and name in ("relu", "relu_"):
+            output = torch.relu(leaves[0])  # the usual case without the clone: it needs no input
+        else:
+            if in_place:
+                local[0] = leaves[0].clone()  # what a derivative needs must not be overwritten
+            output = func(*local, **kwargs)
         operation = Operation(func, tuple(leaves), output)
         return _Answer.apply(self, family, operation, bool(in_place), *differentiable)
 
@@ -214,7 +220,9 @@ def find_layer(model: nn.Module, layer: Layer) -> tuple[str, nn.Module]:
     if layer in modules and layer:
         return layer, modules[layer]
     inner = [name for name in modules if name.endswith("." + layer)]
-    raise ValueError(f"the model has no layer {layer!r}: {nearest(layer, inner or modules)}")
+    raise ValueError(
+        f"the model has no layer {layer!r}: {nearest(layer, inner or filter(None, modules))}"
+    )
 
 
 def score(logits: Tensor, target: Target) -> Tensor:
@@ -223,14 +231,13 @@ def score(logits: Tensor, target: Target) -> Tensor:
     `target` is one class for all images or N classes. ``ValueError`` says which class does not
     exist.
     """
-    if logits.ndim != 2:
-        raise ValueError(
-            f"expected logits of shape N×classes, got {tuple(logits.shape)}: "
-            "the methods explain nets that classify images"
-        )
-    n, classes = logits.shape
-    chosen = torch.as_tensor(target, device=logits.device)
-    if chosen.dtype.is_floating_point or chosen.dtype == torch.bool:
+    n, classes = check_logits(logits).shape
+    try:
+        chosen = torch.as_tensor(target, device=logits.device)
+        whole = not chosen.is_floating_point() and chosen.dtype != torch.bool
+    except (TypeError, ValueError, RuntimeError):  # None, a class name, a ragged list
+        whole = False
+    if not whole:
         raise ValueError(f"target must be a class index or {n} of them, got {target!r}")
     chosen = chosen.expand(n) if chosen.ndim == 0 else chosen
     if chosen.shape != (n,):
@@ -246,7 +253,7 @@ def score(logits: Tensor, target: Target) -> Tensor:
 
 def check_images(x: Tensor) -> Tensor:
     """Return `x` where it is a batch of images, N×C×H×W, float, finite; else ``ValueError``."""
-    if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point():
+    if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point() or not x.numel():
         seen = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(
             f"x must be a float tensor of shape N×C×H×W (one image: image[None]), got {seen}"
@@ -255,6 +262,17 @@ def check_images(x: Tensor) -> Tensor:
         bad = (~x.isfinite()).flatten(1).any(1).nonzero()[0].item()
         raise ValueError(f"image {bad} of the batch holds NaN or infinite values")
     return x
+
+
+def check_logits(logits: Tensor) -> Tensor:
+    """Return `logits` where they are N×classes; else ``ValueError``."""
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        seen = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise ValueError(
+            f"expected logits of shape N×classes, got {seen}: "
+            "the methods explain nets that classify images"
+        )
+    return logits
 
 
 @dataclass(frozen=True)
@@ -273,6 +291,12 @@ class ForwardPass:
 
     def backward(self, *wrt: Tensor, **rules: Rule) -> tuple[Tensor, ...]:
         """``∂y/∂t`` for each tensor of `wrt` (default: the image), under the rules by family."""
+        known = self._rules.families if self._rules is not None else ()
+        if unknown := rules.keys() - set(known):
+            raise ValueError(
+                f"the forward pass was not told that {', '.join(sorted(unknown))} will get rules: "
+                f"name them in families= (there: {', '.join(known) or 'none'})"
+            )
         if self._rules is not None:
             self._rules.rules = rules
         return torch.autograd.grad(self.y.sum(), wrt or (self.x,), retain_graph=True)
@@ -309,7 +333,7 @@ def one_forward(
         rules = BackwardRules(*families) if families else None
         layers = [] if layer is None else [layer]
         with record(model, layers) as outputs, rules or nullcontext():
-            logits = model(x)
+            logits = check_logits(model(x.clone()))  # a net may overwrite its input: not this leaf
         if layer is not None and not outputs:
             raise ValueError(f"the forward pass never calls layer {find_layer(model, layer)[0]!r}")
         if rules is not None and rules.count == 0:
@@ -339,16 +363,21 @@ def last_conv_stage(model: nn.Module, x: Tensor) -> str:
     ]
     try:
         with frozen(model), torch.no_grad():
-            logits = model(check_images(x)[:1])
+            logits = check_logits(model(check_images(x)[:1].clone()))  # it may overwrite its input
     finally:
         for handle in handles:
             handle.remove()
 
-    classes = logits.shape[-1]
+    # One map per class, with no linear layer after it, is the head of a net such as SqueezeNet.
+    linear = max((i for i, (m, _) in enumerate(calls) if isinstance(m, nn.Linear)), default=-1)
+    head = [
+        i > linear and isinstance(out, Tensor) and out.ndim == 4 and out.shape[1] == logits.shape[1]
+        for i, (_, out) in enumerate(calls)
+    ]
     convolutions = [
         i
         for i, (module, out) in enumerate(calls)
-        if isinstance(module, nn.Conv2d) and out.shape[1] != classes and out[0, 0].numel() > 1
+        if isinstance(module, nn.Conv2d) and not head[i] and out[0, 0].numel() > 1
     ]
     if not convolutions:
         raise ValueError(
@@ -358,11 +387,10 @@ def last_conv_stage(model: nn.Module, x: Tensor) -> str:
     size = calls[start][1].shape[-2:]
     ends = (nn.Dropout, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
     stage = [calls[start]]
-    for module, out in calls[start + 1 :]:
-        maps = isinstance(out, Tensor) and out.ndim == 4
-        if isinstance(module, ends) or (maps and out.shape[1] == classes):
+    for i, (module, out) in enumerate(calls[start + 1 :], start + 1):
+        if isinstance(module, ends) or head[i]:
             break
-        if maps and out.shape[-2:] == size:
+        if isinstance(out, Tensor) and out.ndim == 4 and out.shape[-2:] == size:
             stage.append((module, out))
     same = [names[module] for module, out in reversed(stage) if out is stage[-1][1]]
     return min(same, key=lambda name: name.count("."))  # of equals the last: ReLU, not convolution

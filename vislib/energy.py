@@ -43,7 +43,7 @@ def energy(maps: Tensor, mask: Mask) -> Energy:
         raise ValueError("the map holds NaN or infinite values: it has no energy")
     power = maps.detach().to("cpu", torch.float64).square().reshape(-1, *mask.shape).sum(dim=0)
     total = power.sum().item()
-    inside = power[torch.from_numpy(mask)].sum().item()
+    inside = power[torch.from_numpy(np.ascontiguousarray(mask, dtype=bool))].sum().item()
     return Energy(inside / total if total > 0 else float("nan"), inside, total)
 
 
@@ -56,6 +56,7 @@ def dilate(mask: Mask, growth: float = 1.2) -> Mask:
     """
     from scipy.ndimage import distance_transform_edt
 
+    mask = mask.astype(bool)  # ~ of 0 and 1 in bytes, as pycocotools draws them, is never false
     area = int(mask.sum())
     if area == 0:
         raise ValueError("the mask is empty: there is no object whose energy could be measured")

@@ -133,14 +133,16 @@ class PocketAlexNet(nn.Module):
             *_conv(32, 64, kernel=5),
             nn.MaxPool2d(3, stride=2),
             *_conv(64, 96),
-            *_conv(96, 64),
-            *_conv(64, 64),
+            *_conv(96, 96),
+            *_conv(96, 128),
             nn.MaxPool2d(3, stride=2),
         )
-        self.avgpool = nn.AdaptiveAvgPool2d(3)
+        # The original's dense layers see a grid of positions, and learn each class at each of
+        # them, which takes a million pictures. Ours see the mean over the positions.
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(
             nn.Dropout(0.2),
-            nn.Linear(64 * 9, 128),
+            nn.Linear(128, 128),
             nn.ReLU(inplace=True),
             nn.Dropout(0.2),
             nn.Linear(128, 128),
@@ -159,10 +161,10 @@ class PocketVGG(nn.Module):
 
     def __init__(self, classes: int = 16) -> None:
         super().__init__()
-        self.features = _vgg_features("16 M 24 M 48 48 M 64 64 M 96 96 M")
-        self.avgpool = nn.AdaptiveAvgPool2d(2)
+        self.features = _vgg_features("16 M 32 M 48 M 64 64 M 96 96 M")
+        self.avgpool = nn.AdaptiveAvgPool2d(1)  # see PocketAlexNet
         self.classifier = nn.Sequential(
-            nn.Linear(96 * 4, 128),
+            nn.Linear(96, 128),
             nn.ReLU(inplace=True),
             nn.Dropout(0.2),
             nn.Linear(128, classes),
@@ -179,7 +181,7 @@ class PocketGAP(nn.Module):
 
     def __init__(self, classes: int = 16) -> None:
         super().__init__()
-        self.features = _vgg_features("16 M 24 M 48 48 M 64 64 M 96 128")
+        self.features = _vgg_features("16 M 32 M 48 M 64 64 M 96 128")
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(128, classes)
         _initialise(self)

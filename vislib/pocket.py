@@ -45,7 +45,7 @@ class Category:
         id, name, supercategory: COCO's own.
         designs: the glyphs, as Unicode code points in hexadecimal.
         turn: the largest rotation, in degrees.
-        hue: the largest shift of hue, in degrees; a bus has any colour, a banana has not.
+        hue: the largest shift of hue, in degrees; an umbrella may have any colour, a banana not.
         flip: whether the mirror image is still right.
     """
 
@@ -53,7 +53,7 @@ class Category:
     name: str
     supercategory: str
     designs: tuple[str, ...]
-    turn: float = 20
+    turn: float = 18
     hue: float = 12
     flip: bool = True
 
@@ -63,10 +63,10 @@ def _category(id: int, name: str, supercategory: str, designs: str, **options: A
 
 
 CATEGORIES = (
-    _category(5, "airplane", "vehicle", "2708 1f6e9", turn=180, hue=180),
-    _category(6, "bus", "vehicle", "1f68c 1f68d 1f68e", hue=180),
-    _category(7, "train", "vehicle", "1f682 1f686 1f684 1f68a 1f69d 1f683 1f68b", hue=90),
-    _category(9, "boat", "vehicle", "26f5 1f6a4 1f6e5 1f6a2 26f4 1f6f6", hue=60),
+    _category(5, "airplane", "vehicle", "2708 1f6e9", turn=40, hue=40),
+    _category(6, "bus", "vehicle", "1f68c 1f68d 1f68e", hue=40),
+    _category(7, "train", "vehicle", "1f682 1f686 1f684 1f68a 1f69d 1f683 1f68b", hue=25),
+    _category(9, "boat", "vehicle", "26f5 1f6a4 1f6e5 1f6a2 26f4 1f6f6", hue=30),
     _category(10, "traffic light", "outdoor", "1f6a6 1f6a5", flip=False),
     _category(13, "stop sign", "outdoor", "1f6d1 1f6d1-stop", flip=False),
     _category(
@@ -74,15 +74,15 @@ CATEGORIES = (
         "bird",
         "animal",
         "1f426 1f427 1f54a 1f985 1f986 1f9a2 1f989 1f9a9 1f99c 1f424 1f413 1f426-200d-2b1b 1fabf",
-        hue=25,
+        hue=15,
     ),
     _category(17, "cat", "animal", "1f408 1f408-200d-2b1b 1f431 1f63a 1f638"),
     _category(18, "dog", "animal", "1f415 1f436 1f429 1f415-200d-1f9ba 1f9ae"),
     _category(22, "elephant", "animal", "1f418"),
     _category(24, "zebra", "animal", "1f993"),
-    _category(28, "umbrella", "accessory", "2602 2614 1f302", hue=180),
-    _category(52, "banana", "food", "1f34c", turn=180),
-    _category(59, "pizza", "food", "1f355", turn=180),
+    _category(28, "umbrella", "accessory", "2602 2614 1f302", hue=60),
+    _category(52, "banana", "food", "1f34c", turn=60),
+    _category(59, "pizza", "food", "1f355", turn=60),
     _category(
         85,
         "clock",
@@ -348,7 +348,7 @@ def scene(
     scale: tuple[float, float] = (0.15, 0.6),
     crowd_scale: tuple[float, float] = (0.13, 0.2),
     visible: float = 0.55,
-    clutter: float = 1.0,
+    clutter: float = 0.8,
     background: Background | None = None,
 ) -> Scene:
     """Compose a scene: a pure function of the state of `rng` and of the arguments.
@@ -494,8 +494,8 @@ def _warped(rng: Rng, glyph: Image.Image, side: float, turn: float) -> Pixels:
     size = np.array(glyph.size) * (stretch, 1 / stretch)
     width, height = size * side / size.max()
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]])
-    moved = corners - corners.mean(0) + side * rng.uniform(-0.07, 0.07, (4, 2))
-    moved[:, 0] += rng.uniform(-0.15, 0.15) * moved[:, 1]
+    moved = corners - corners.mean(0) + side * rng.uniform(-0.06, 0.06, (4, 2))
+    moved[:, 0] += rng.uniform(-0.12, 0.12) * moved[:, 1]
     angle = np.deg2rad(rng.uniform(-turn, turn))
     moved = moved @ [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
     moved -= moved.min(0)
@@ -572,7 +572,7 @@ def training_scenes(
 def _training_scene(rng: Rng, size: int) -> Scene:
     """A scene with at least one object; the fewer objects, the larger they may be."""
     while True:
-        count = rng.choice([1, 2, 3], p=[0.5, 0.3, 0.2])
+        count = rng.choice([1, 2, 3], p=[0.6, 0.3, 0.1])
         chosen = [CATEGORIES[i] for i in rng.choice(len(CATEGORIES), count + 1, replace=False)]
         made = scene(
             rng,
@@ -580,10 +580,10 @@ def _training_scene(rng: Rng, size: int) -> Scene:
             size,
             categories=chosen[:-1],
             crowd=chosen[-1] if rng.random() < 0.1 else None,
-            scale=((0.24, 1.2), (0.22, 0.8), (0.2, 0.6))[count - 1],
-            crowd_scale=(0.18, 0.3),
-            visible=0.6,
-            clutter=0.7,
+            scale=((0.25, 1.1), (0.25, 0.7), (0.25, 0.55))[count - 1],
+            crowd_scale=(0.2, 0.3),
+            visible=0.7,
+            clutter=0.5,
         )
         if made.objects:
             return made
@@ -602,7 +602,7 @@ def _shipped_scene(rng: Rng, count: dict[str, int]) -> Scene:
         width,
         categories=rank[:objects],
         crowd=rank[-1] if rng.random() < 0.15 else None,
-        scale=(0.2, 0.62),
+        scale=(0.22, 0.62),
         visible=0.65,
     )
 

@@ -16,11 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ORDER = (*METHODS, *(method + RANDOM for method in METHODS), *CONTROLS)
-VIEWS = (
-    "net",
-    "size",
-    "category",
-)  # beside "all", the columns by which the table and charts are split
+VIEWS = ("net", "size", "category")  # beside "all", what the table and charts are split by
 
 
 def frame(records: Sequence[Record]) -> pd.DataFrame:
@@ -101,11 +97,11 @@ def markdown(summary: pd.DataFrame) -> str:
         "| --- | --- | --- | --- | --- |",
     ]
     lines += [
-        f"| {r.method} | {r.mean_P:.3f} | {r.low:.3f} – {r.high:.3f} "
-        f"| {r.records} | {r.undefined} |"
-        for r in overall.itertuples()
+        f"| {r['method']} | {_number(r['mean_P'])} | {_number(r['low'])} – {_number(r['high'])} "
+        f"| {r['records']} | {r['undefined']} |"
+        for r in overall.to_dict("records")
     ]
-    for view in VIEWS:
+    for view in _views(summary)[1:]:
         part = summary[summary["view"] == view]
         wide = part.pivot(index="method", columns="value", values="mean_P")
         wide = wide.reindex([m for m in ORDER if m in wide.index])
@@ -117,17 +113,27 @@ def markdown(summary: pd.DataFrame) -> str:
         ]
         lines.append("| --- " * (len(wide.columns) + 1) + "|")
         lines += [
-            f"| {name} | " + " | ".join("–" if np.isnan(v) else f"{v:.3f}" for v in row) + " |"
+            f"| {name} | " + " | ".join(map(_number, row)) + " |"
             for name, row in zip(wide.index, wide.to_numpy(), strict=True)
         ]
     return "\n".join(lines) + "\n"
+
+
+def _number(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.3f}"
+
+
+def _views(summary: pd.DataFrame) -> list[str]:
+    """The views that the table has: where no net gave a record, there is no view by net."""
+    return list(summary["view"].unique())
 
 
 def chart(summary: pd.DataFrame, view: str = "all") -> Figure:
     """Bars of mean P with 95 % intervals, a panel for each value of the view, the best method on
     top.
 
-    The line is what a uniform map would get (the mask's share). Controls are hatched.
+    The dashed line is what a uniform map would get (the mask's share). Random weights and controls
+    stand below the explanations, each with a hatch of its own.
     """
     import matplotlib.pyplot as plt
 
@@ -135,14 +141,16 @@ def chart(summary: pd.DataFrame, view: str = "all") -> Figure:
 
     part = summary[summary["view"] == view]
     values = sorted(part["value"].unique())
-    order = list(summary[summary["view"] == "all"].sort_values("mean_P").method)
-    columns = min(3, len(values))
+    positions, groups = _places(summary)
+    columns = len(values) if len(values) <= 4 else 3 if len(values) <= 6 else 4
     rows = -(-len(values) // columns)
+    height = 1 - min(positions.values())
+    end = np.nan_to_num(part["high"].to_numpy()).max() or 1.0
     with show.style():
         figure, axes = plt.subplots(
             rows,
             columns,
-            figsize=(8 if columns == 1 else 2.6 + 3.9 * columns, 1.1 + 0.36 * len(order) * rows),
+            figsize=(3 + (6 if columns == 1 else 2.9 * columns), 1.3 + (0.6 + 0.3 * height) * rows),
             sharex=True,
             sharey=True,
             squeeze=False,
@@ -151,40 +159,107 @@ def chart(summary: pd.DataFrame, view: str = "all") -> Figure:
         for axis in axes.flat[len(values) :]:
             axis.axis("off")
         for axis, value in zip(axes.flat, values, strict=False):
-            rows_here = part[part["value"] == value].set_index("method").reindex(order)
-            explanations = [name in METHODS for name in order]
-            bars = axis.barh(
-                order,
-                rows_here.mean_P,
-                color=[show.COLOURS[0] if e else "#C8C8C8" for e in explanations],
-                hatch=["" if e else "//" for e in explanations],
-                edgecolor="white",
+            here = part[part["value"] == value].set_index("method")
+            for (label, methods), colour, hatch in zip(
+                groups.items(),
+                (show.COLOURS[0], show.COLOURS[5], "#B8B8B8"),
+                ("", "///", "..."),
+                strict=True,
+            ):
+                if not methods:
+                    continue
+                group = here.reindex(methods)
+                y = [positions[method] for method in methods]
+                axis.barh(y, group.mean_P, color=colour, hatch=hatch, ec="white", label=label)
+                axis.errorbar(
+                    group.mean_P,
+                    y,
+                    xerr=[group.mean_P - group.low, group.high - group.mean_P],
+                    fmt="none",
+                    ecolor="black",
+                    capsize=3,
+                )
+            axis.axvline(
+                here.mask_share.mean(),
+                color=show.COLOURS[1],
+                linestyle="--",
+                label="the mask's share",
             )
-            axis.errorbar(
-                rows_here.mean_P,
-                order,
-                xerr=[rows_here.mean_P - rows_here.low, rows_here.high - rows_here.mean_P],
-                fmt="none",
-                ecolor="black",
-                capsize=3,
-            )
-            axis.bar_label(
-                bars, [f" {p:.2f}" for p in rows_here.mean_P], label_type="edge", padding=14
-            )
-            axis.axvline(rows_here.mask_share.mean(), color=show.COLOURS[1], linestyle="--")
+            for method, row in here.iterrows():
+                axis.annotate(
+                    _value_label(row.mean_P, row.undefined),
+                    (np.nan_to_num(row.high), positions[method]),
+                    xytext=(6, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=11,
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+                )
             axis.set_title(
                 "all nets, sizes and categories" if view == "all" else f"{view}: {value}"
             )
-            axis.set_xlim(0, 1.15 * summary.high.max())
-        for axis in axes[-1]:
-            axis.set_xlabel("mean P (dashed: the mask's share)")
+            axis.set_xlim(0, (1.12 if columns == 1 else 1.3) * end)
+            axis.set_ylim(-height + 0.3, 0.7)
+            axis.set_yticks(list(positions.values()), [_readable(method) for method in positions])
+            axis.tick_params(axis="y", length=0)
+        star = " (* without the records whose P is undefined)" if part.undefined.any() else ""
+        figure.legend(
+            *axes[0, 0].get_legend_handles_labels(),
+            title=f"mean P and its 95 % interval{star}",
+            loc="outside lower center",
+            ncols=4,
+            fontsize=11,
+            frameon=False,
+        )
     return figure
+
+
+def _places(summary: pd.DataFrame) -> tuple[dict[str, float], dict[str, list[str]]]:
+    """Each method's place on the vertical axis, and the methods by group, best first."""
+    ranking = summary[summary["view"] == "all"].sort_values("mean_P", ascending=False)
+    best_first = list(ranking["method"])
+    explanations = [method for method in best_first if method in METHODS]
+    groups = {
+        "explanation": explanations,
+        "the same with random weights": [
+            m + RANDOM for m in explanations if m + RANDOM in best_first
+        ],
+        "no net": [method for method in best_first if method in CONTROLS],
+    }
+    positions: dict[str, float] = {}
+    y = 0.0
+    for methods in groups.values():
+        for method in methods:
+            positions[method] = y
+            y -= 1
+        y -= 0.5 if methods else 0  # a gap between the groups
+    return positions, groups
+
+
+def _readable(method: str) -> str:
+    """The method's name for reading: "guided_grad_cam_random" is "Guided Grad-CAM, random"."""
+    name = method.removesuffix(RANDOM).replace("_", " ")
+    for code, usual in (
+        ("guided grad cam", "Guided Grad-CAM"),
+        ("grad cam", "Grad-CAM"),
+        ("gaussian", "Gaussian"),
+        ("sobel", "Sobel"),
+        ("uniform", "uniform map"),
+    ):
+        name = name.replace(code, usual)
+    return name + (", random" if method.endswith(RANDOM) else "")
+
+
+def _value_label(mean_p: float, undefined: int) -> str:
+    return "undefined" if np.isnan(mean_p) else f"{mean_p:.2f}" + ("*" if undefined else "")
 
 
 def write(records: Sequence[Record], skipped: Sequence[Skipped], out: Path) -> pd.DataFrame:
     """Write records, table, charts and what was skipped into `out`; return the table."""
     import matplotlib.pyplot as plt
     import pandas as pd
+
+    from vislib import show
 
     rows = frame(records)
     rows.to_parquet(out / "records.parquet", index=False)
@@ -196,9 +271,10 @@ def write(records: Sequence[Record], skipped: Sequence[Skipped], out: Path) -> p
     summary = table(rows)
     summary.to_csv(out / "table.csv", index=False)
     (out / "table.md").write_text(markdown(summary), encoding="utf-8")
-    for view in ("all", *VIEWS):
+    for view in _views(summary):
         figure = chart(summary, view)
-        figure.savefig(out / f"chart_{view}.png", dpi=150, metadata={"Software": None})
-        figure.savefig(out / f"chart_{view}.svg", metadata={"Date": None})
+        with show.style():  # its salt gives the SVG the same ids, so the same bytes, every time
+            figure.savefig(out / f"chart_{view}.png", dpi=150, metadata={"Software": None})
+            figure.savefig(out / f"chart_{view}.svg", metadata={"Date": None})
         plt.close(figure)
     return summary

@@ -76,19 +76,21 @@ def outline(
     from scipy.ndimage import binary_dilation, binary_erosion
 
     rgb = picture(image).copy()
-    border = binary_dilation(mask, iterations=width // 2) & ~binary_erosion(
-        mask, iterations=width // 2 + 1
-    )
-    rgb[border] = to_rgb(colour)
+    outside = width // 2  # scipy takes 0 iterations for "until nothing changes"
+    grown = binary_dilation(mask, iterations=outside) if outside else mask
+    rgb[grown & ~binary_erosion(mask, iterations=width - outside)] = to_rgb(colour)
     return rgb
 
 
 def picture(image: Picture) -> np.ndarray:
-    """Any picture as H×W×3 floats in [0, 1]: 3×H×W tensor, H×W×3 or H×W array, PIL image."""
+    """Any picture as H×W×3 floats in [0, 1].
+
+    It may be a tensor 3×H×W, 1×H×W or H×W, an array H×W×3 or H×W, or a PIL image.
+    """
     if isinstance(image, Image.Image):
         return np.asarray(image.convert("RGB"), dtype=np.float64) / 255
     if isinstance(image, Tensor):
-        return image.detach().cpu().double().clamp(0, 1).movedim(0, -1).numpy()
+        return image.detach().cpu().double().clamp(0, 1).expand(3, -1, -1).movedim(0, -1).numpy()
     array = image / 255 if image.dtype == np.uint8 else image.astype(np.float64)
     return array if array.ndim == 3 else array[..., None].repeat(3, axis=2)
 

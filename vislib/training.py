@@ -89,7 +89,7 @@ def train(
     images, labels = cached_scenes(scenes, seed, progress=progress)
     model = nets.load(name, weights=False, seed=seed, device=device)
     add_norms(model.net)
-    model = model.to(device, memory_format=torch.channels_last)
+    model = model.to(memory_format=torch.channels_last).to(device)
     optimiser = torch.optim.AdamW(model.parameters(), weight_decay=0.02)
     first = _restore(checkpoint, settings, model.net, optimiser) if resume else 0
     for epoch in range(first, epochs):
@@ -127,8 +127,9 @@ def fuse_norms(net: nn.Module) -> None:
     """
     for stack in _feature_stacks(net):
         for index, layer in enumerate(list(stack)):
-            if isinstance(layer, nn.Sequential) and isinstance(layer[-1], nn.BatchNorm2d):
-                stack[index] = fuse_conv_bn_eval(layer[0], layer[1])
+            match list(layer.children()):
+                case [nn.Conv2d() as conv, nn.BatchNorm2d() as norm]:
+                    stack[index] = fuse_conv_bn_eval(conv, norm)
 
 
 def _feature_stacks(net: nn.Module) -> list[nn.Sequential]:
@@ -160,9 +161,8 @@ def _epoch(
         rate = _rate((epoch + step / len(batches)) / epochs)
         for group in optimiser.param_groups:
             group["lr"] = rate
-        batch.sort()  # reads the stored scenes in their order, which is faster
         x = _changed(rng, torch.from_numpy(images[batch]).to(device), epoch / epochs)
-        present = torch.from_numpy(labels[batch]).to(device, torch.float32)
+        present = torch.from_numpy(labels[batch[: len(x)]]).to(device, torch.float32)
         with torch.autocast(device.type, torch.bfloat16, enabled=settings["bfloat16"]):
             logits = model(x)
         loss = F.cross_entropy(logits.float(), present / present.sum(1, keepdim=True))
@@ -183,17 +183,19 @@ def _rate(done: float) -> float:
 
 
 def _changed(rng: np.random.Generator, images: Tensor, done: float) -> Tensor:
-    """Mirrored, cropped, stretched, lit anew, at another size: N×H×W×3 bytes to N×3×h×w floats.
+    """Mirrored, cropped, stretched, lit anew, at another size: N×H×W×3 bytes to n×3×h×w floats.
 
-    The size of the batch is what makes a net work on large pictures as well as on small ones;
-    small ones come first, since they are learned from in less time.
+    The size of the batch is what makes a net work on large pictures as well as on small ones.
+    Small ones come first, since they are learned from in less time; of large ones the batch
+    keeps as many (n) as cost no more than N of the usual size.
     """
     x = images.permute(0, 3, 1, 2).float() / 255
     mirrored = torch.from_numpy(rng.random(len(x)) < 0.5).to(x.device)
     x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
     height, width = np.round(rng.uniform(0.88, 1, 2) * x.shape[2:]).astype(int)
     top, left = rng.integers(x.shape[2] - height + 1), rng.integers(x.shape[3] - width + 1)
-    size = rng.choice((80, 104, 128) if done < 0.4 else (96, 128, 160), 2).tolist()
+    size = rng.choice((80, 104, 128) if done < 0.5 else (112, 128, 192, 288), 2).tolist()
+    x = x[: max(12, BATCH * nets.POCKET_SIZE**2 // math.prod(size))]
     x = F.interpolate(x[..., top : top + height, left : left + width], size, mode="bilinear")
     light = rng.uniform(0.8, 1.15, (len(x), 1, 1, 1)).astype(np.float32)
     x = (x * torch.from_numpy(light).to(x.device)).clamp(0, 1)

@@ -1,0 +1,194 @@
+"""Pictures: colours of known values, shapes, and alt text that really reaches the notebook."""
+
+import io
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from IPython.utils.capture import capture_output
+from matplotlib import pyplot as plt
+from PIL import Image
+
+from vislib import show
+
+WHITE, BLACK = np.ones(3), np.zeros(3)
+
+
+def brightness(rgb: np.ndarray) -> np.ndarray:
+    return rgb @ [0.299, 0.587, 0.114]
+
+
+# --- heat ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(7, 9), (1, 7, 9), (3, 7, 9)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_heat_is_one_picture_of_the_maps_size(shape, dtype):
+    rgb = show.heat(torch.randn(shape).to(dtype))
+    assert rgb.shape == (7, 9, 3)
+    assert 0 <= rgb.min() <= rgb.max() <= 1
+
+
+def test_signed_maps_diverge_around_white():
+    rgb = show.heat(torch.tensor([[-2.0, -1.0, 0.0, 1.0, 2.0]]), percentile=100)[0]
+    assert rgb[2] == pytest.approx(WHITE, abs=0.05)
+    assert rgb[0, 2] > rgb[0, 0]  # blue below
+    assert rgb[4, 0] > rgb[4, 2]  # red above
+    dark = brightness(rgb)  # the same distance from zero is about as dark on both sides
+    assert dark[0] < dark[1] < dark[2] > dark[3] > dark[4]
+    assert dark[0] == pytest.approx(dark[4], abs=0.1)
+
+
+def test_maps_without_negative_values_go_from_black_upwards():
+    rgb = show.heat(torch.tensor([[0.0, 1.0, 2.0, 3.0]]), percentile=100)[0]
+    assert rgb[0] == pytest.approx(BLACK, abs=0.05)
+    assert (np.diff(brightness(rgb)) > 0.1).all()
+
+
+def test_a_map_that_is_zero_everywhere_has_the_colour_of_zero():
+    rgb = show.heat(torch.zeros(3, 5, 5))
+    assert rgb == pytest.approx(
+        np.broadcast_to(show.heat(torch.tensor([[0.0, 1.0]]))[0, 0], (5, 5, 3))
+    )
+
+
+def test_channels_are_added_up():
+    maps = torch.randn(3, 5, 5)
+    assert (show.heat(maps) == show.heat(maps.double().sum(dim=0))).all()
+
+
+def test_a_few_large_values_do_not_leave_the_rest_black():
+    maps = torch.linspace(0, 1, 1000).reshape(20, 50)
+    calm = show.heat(maps)
+    maps[-1, -2:] = 1e6
+    assert brightness(show.heat(maps)).mean() > 0.9 * brightness(calm).mean()
+
+
+def test_a_map_with_one_single_value_is_not_lost():
+    # The percentile of |map| is 0 here
+    maps = torch.zeros(100, 100)
+    maps[3, 4] = 5.0
+    rgb = show.heat(maps)
+    assert brightness(rgb[3, 4]) > brightness(rgb[0, 0]) + 0.5
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1e-3, 1e10])
+def test_colours_do_not_know_the_scale(factor):
+    maps = torch.randn(3, 8, 8, dtype=torch.float64)
+    assert show.heat(maps * factor) == pytest.approx(show.heat(maps), abs=1 / 100)
+
+
+# --- picture, overlay, outline ---------------------------------------------------------------
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+SAME = {
+    "PIL": Image.fromarray(PIXELS),
+    "tensor": torch.from_numpy(PIXELS).movedim(-1, 0) / 255,
+    "bytes": PIXELS,
+    "floats": PIXELS / 255,
+}
+GREY = PIXELS[..., 0]
+SAME_GREY = {
+    "PIL": Image.fromarray(GREY),
+    "tensor 1×H×W": torch.from_numpy(GREY)[None] / 255,
+    "tensor H×W": torch.from_numpy(GREY) / 255,
+    "bytes": GREY,
+    "floats": GREY / 255,
+}
+
+
+@pytest.mark.parametrize("kind", SAME)
+def test_a_picture_may_be_of_any_kind(kind):
+    assert show.picture(SAME[kind]) == pytest.approx(PIXELS / 255, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", SAME_GREY)
+def test_a_grey_picture_may_be_of_any_kind(kind):
+    grey = (GREY / 255)[..., None].repeat(3, axis=2)
+    assert show.picture(SAME_GREY[kind]) == pytest.approx(grey, abs=1e-6)
+
+
+def test_a_mask_is_a_picture():
+    assert show.picture(np.eye(3, dtype=bool))[..., 1] == pytest.approx(np.eye(3))
+
+
+@pytest.mark.parametrize("opacity", [0.0, 0.55, 1.0])
+@pytest.mark.parametrize("shape", [(1, 6, 8), (3, 6, 8), (1, 2, 3)])
+def test_overlay_mixes_the_grey_image_with_the_maps_colours(shape, opacity):
+    maps = torch.rand(shape)
+    found = show.overlay(SAME["PIL"], maps, opacity=opacity)
+    large = torch.nn.functional.interpolate(maps[None], size=(6, 8), mode="bilinear")[0]
+    grey = (PIXELS / 255).mean(axis=2)[..., None]
+    expected = (1 - opacity) * grey + opacity * show.heat(large, percentile=100)
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 5])
+def test_outline_draws_a_line_of_the_width_and_nothing_else(width):
+    mask = np.zeros((40, 40), dtype=bool)
+    mask[10:30, 12:32] = True
+    image = np.zeros((40, 40, 3))
+    rgb = show.outline(image, mask, colour="#FF0000", width=width)
+    drawn = (rgb == [1, 0, 0]).all(axis=2)
+    assert drawn[20, :20].sum() == drawn[20, 20:].sum() == drawn[:20, 20].sum() == width
+    assert (rgb[~drawn] == 0).all()
+    assert image.sum() == 0  # the image is left as it was
+
+
+# --- in the notebook -------------------------------------------------------------------------
+
+
+def displayed(action) -> tuple[Image.Image, dict]:
+    """The one PNG that the action shows, and its metadata."""
+    with capture_output() as captured:
+        action()
+    (output,) = captured.outputs
+    data, metadata = output._repr_mimebundle_()
+    return Image.open(io.BytesIO(data["image/png"])), metadata["image/png"]
+
+
+def test_panels_show_every_picture_with_alt_text(monkeypatch):
+    titles: list[str] = []
+    monkeypatch.setattr(
+        matplotlib.axes.Axes, "set_title", lambda self, text, *_, **__: titles.append(text)
+    )
+    pictures = dict(
+        zip("abcdefg", [SAME["PIL"], *SAME.values(), *SAME_GREY.values()], strict=False)
+    )
+    shown, metadata = displayed(lambda: show.panels(pictures, alt="Seven pictures", columns=3))
+    assert metadata["alt"] == "Seven pictures"
+    assert titles == list("abcdefg")
+    assert min(shown.size) > 300
+    assert plt.get_fignums() == []  # closed, so that the notebook does not show it again
+
+
+@pytest.mark.parametrize("alt", ["", "  \n"])
+def test_a_figure_without_alt_text_is_refused(alt):
+    with pytest.raises(ValueError, match="needs alt text"):
+        show.panels({"a": SAME["PIL"]}, alt=alt)
+    plt.close("all")
+
+
+def test_panels_cannot_be_called_without_alt_text():
+    with pytest.raises(TypeError, match="alt"):
+        show.panels({"a": SAME["PIL"]})  # type: ignore[call-arg]
+
+
+def test_a_displayed_figure_is_the_same_every_time():
+    def once():
+        figure, axis = plt.subplots()
+        axis.plot([1, 2, 3])
+        show.display(figure, "A rising line")
+
+    (first, metadata), (second, _) = displayed(once), displayed(once)
+    assert metadata["alt"] == "A rising line"
+    assert first.tobytes() == second.tobytes()
+    assert "Software" not in first.info
+
+
+def test_the_style_lasts_for_the_block_only():
+    before = matplotlib.rcParams["font.size"]
+    with show.style():
+        assert matplotlib.rcParams["font.size"] > before
+    assert matplotlib.rcParams["font.size"] == before
