@@ -1,12 +1,25 @@
 """Nets that several test files share."""
 
 import functools
+import os
+import runpy
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 import torchvision
 from torch import nn
+
+# The network is blocked here, and in all processes that are started from here.
+OFFLINE = Path(__file__).parent / "offline"
+if str(OFFLINE) not in sys.path:
+    runpy.run_path(str(OFFLINE / "sitecustomize.py"))
+    sys.path.append(str(OFFLINE))
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, (str(OFFLINE), os.environ.get("PYTHONPATH")))
+    )
 
 # The initialisation of these nets' own is slow; PyTorch's default one serves as well here.
 OPTIONS = {
@@ -19,10 +32,20 @@ OPTIONS = {
 
 
 def build(name: str) -> nn.Module:
-    """A torchvision net in evaluation mode with random weights, the same in every run."""
-    with torch.random.fork_rng():
+    """A torchvision net in evaluation mode with random weights, the same in every run.
+
+    Its batch normalisations know the mean and variance of some random images: without that, the
+    signal fades on the way through a deep net.
+    """
+    with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
-        return torchvision.models.get_model(name, weights=None, **OPTIONS.get(name, {})).eval()
+        model = torchvision.models.get_model(name, weights=None, **OPTIONS.get(name, {}))
+        norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+        for norm in norms:
+            norm.momentum = None  # the mean over all batches, here of one
+        if norms:
+            model(torch.rand(4, 3, 96, 96))
+        return model.eval()
 
 
 @pytest.fixture(scope="session")

@@ -165,13 +165,12 @@ def _measured(model, layer, x, row, column):
     model = copy.deepcopy(model).eval()
     for part in list(model.modules()):
         if isinstance(part, nn.Conv2d):
-            part.weight.data = part.weight.data.abs() + 1e-3
+            weight = part.weight.data.abs() + 1e-3
+            part.weight.data = weight / weight.sum((1, 2, 3), keepdim=True)
             part.bias = None
         for name, child in part.named_children():
             if isinstance(child, nn.MaxPool2d):
-                swap = nn.AvgPool2d(
-                    child.kernel_size, child.stride, child.padding, child.ceil_mode
-                )
+                swap = nn.AvgPool2d(child.kernel_size, child.stride, child.padding, child.ceil_mode)
                 setattr(part, name, swap)
             elif isinstance(child, nn.BatchNorm2d):
                 setattr(part, name, nn.Identity())

@@ -211,7 +211,7 @@ def record(model: nn.Module, layers: Sequence[Layer]) -> Iterator[dict[str, Tens
 
 def find_layer(model: nn.Module, layer: Layer) -> tuple[str, nn.Module]:
     """A layer's dotted name and module, from either. ``ValueError`` names the nearest layers."""
-    modules = dict(model.named_modules())
+    modules = dict(model.named_modules(remove_duplicate=False))  # a shared module has many names
     if isinstance(layer, nn.Module):
         for name, module in modules.items():
             if module is layer:

@@ -27,14 +27,15 @@ Pair = tuple[int, int]
 
 # Operations that give each position from the same position alone (or from several maps of one
 # size), by the names under which PyTorch offers them; see `vislib.core.FAMILIES`.
-_SAME_PLACE = frozenset(
+_NAMES = (
     "relu relu6 hardtanh leaky_relu prelu rrelu elu celu selu gelu silu mish softplus hardswish "
     "hardsigmoid sigmoid tanh clamp abs exp log sqrt square neg pow batch_norm dropout dropout2d "
-    "feature_dropout alpha_dropout local_response_norm add sub rsub mul div true_divide truediv cat "
-    "concat stack maximum minimum clone contiguous detach to float double half softmax "
+    "feature_dropout alpha_dropout local_response_norm add sub rsub mul div true_divide truediv "
+    "cat concat stack maximum minimum clone contiguous detach to float double half requires_grad "
     "__add__ __radd__ __iadd__ __sub__ __rsub__ __isub__ __mul__ __rmul__ __imul__ __truediv__ "
-    "__itruediv__ __neg__ __pow__ requires_grad".split()
+    "__rtruediv__ __itruediv__ __neg__ __pow__"
 )
+_SAME_PLACE = frozenset(_NAMES.split())
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,9 @@ class ReceptiveField:
     ) -> ReceptiveField:
         """The receptive field after one more window operation."""
         return ReceptiveField(
-            _pairwise(lambda r, k, d, j: r + d * (k - 1) * j, self.size, kernel, dilation, self.jump),
+            _pairwise(
+                lambda r, k, d, j: r + d * (k - 1) * j, self.size, kernel, dilation, self.jump
+            ),
             _pairwise(lambda j, s: j * s, self.jump, stride),
             _pairwise(lambda s, p, j: s - p * j, self.start, padding, self.jump),
         )

@@ -141,10 +141,10 @@ class PocketAlexNet(nn.Module):
         # them, which takes a million pictures. Ours see the mean over the positions.
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(
-            nn.Dropout(0.2),
+            nn.Dropout(0.1),
             nn.Linear(128, 128),
             nn.ReLU(inplace=True),
-            nn.Dropout(0.2),
+            nn.Dropout(0.1),
             nn.Linear(128, 128),
             nn.ReLU(inplace=True),
             nn.Linear(128, classes),
@@ -166,7 +166,7 @@ class PocketVGG(nn.Module):
         self.classifier = nn.Sequential(
             nn.Linear(96, 128),
             nn.ReLU(inplace=True),
-            nn.Dropout(0.2),
+            nn.Dropout(0.1),
             nn.Linear(128, classes),
         )
         _initialise(self)
@@ -241,17 +241,17 @@ class PocketSqueezeNet(nn.Module):
             *_conv(3, 32, kernel=3, stride=2),
             nn.MaxPool2d(3, stride=2, ceil_mode=True),
             Fire(32, 16, 32),
-            Fire(64, 16, 32),
+            Fire(64, 16, 48),
             nn.MaxPool2d(3, stride=2, ceil_mode=True),
-            Fire(64, 24, 64),
-            Fire(128, 24, 64),
+            Fire(96, 32, 64),
+            Fire(128, 32, 64),
             nn.MaxPool2d(3, stride=2, ceil_mode=True),
-            Fire(128, 32, 96),
-            Fire(192, 32, 96),
+            Fire(128, 48, 128),
+            Fire(256, 48, 128),
         )
         self.classifier = nn.Sequential(
-            nn.Dropout(0.2),
-            nn.Conv2d(192, classes, kernel_size=1),
+            nn.Dropout(0.1),
+            nn.Conv2d(256, classes, kernel_size=1),
             nn.ReLU(inplace=True),
             nn.AdaptiveAvgPool2d(1),
         )

@@ -1,7 +1,7 @@
 """The course's notebooks: run them and store what they show, and make the versions for teaching.
 
 A notebook is its own source. What can be derived is written here and never by hand: outputs, folded
-solutions, the run time in the header and in the README's table, the lab, live and finished versions.
+solutions, run time in the header and in the README, and the lab, live and finished versions.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def read(path: Path) -> Notebook:
         notebook: Notebook = nbformat.read(path, as_version=4)
         nbformat.validate(notebook)
     except (OSError, ValueError, nbformat.ValidationError, nbformat.reader.NotJSONError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0]
         raise InputError(f"{path} cannot be read as a notebook: {reason}") from error
     return notebook
 
@@ -97,14 +97,22 @@ def update(path: Path, *, timeout: int = 600) -> int:
             break
         print(f"{path.name}: the run stalled, now again with a fresh kernel", flush=True)
     seconds = max(1, round(time.perf_counter() - start))
-    before = notebook["metadata"].get("vislib", {}).get("seconds")
-    if before and abs(seconds - before) <= max(1, 0.25 * before):
-        seconds = before  # a change in the file should mean something
+    seconds = steady(seconds, notebook["metadata"].get("vislib", {}).get("seconds"))
     clean(notebook)
     set_seconds(notebook, seconds)
     if path.read_bytes() != source:
         raise InputError(f"{path.name} was changed while it ran: save it and run it again")
     write(notebook, path)
+    return seconds
+
+
+def steady(seconds: int, before: int | None) -> int:
+    """The time before, unless the new one differs by more than a quarter (and a second).
+
+    A change in the file should mean something.
+    """
+    if before and abs(seconds - before) <= max(1, 0.25 * before):
+        return before
     return seconds
 
 
@@ -117,6 +125,7 @@ def run(notebook: Notebook, path: Path, *, timeout: int = 600, may_stall: bool =
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
+    started: list[int] = []
     inline = "module://matplotlib_inline.backend_inline"
     client = NotebookClient(
         cast("NotebookNode", notebook),
@@ -126,33 +135,30 @@ def run(notebook: Notebook, path: Path, *, timeout: int = 600, may_stall: bool =
         record_timing=False,
         extra_arguments=["--IPKernelApp.log_level=50"],
         coalesce_streams=True,
+        on_cell_start=lambda cell, cell_index: started.append(cell_index),
     )
     for cell in code_cells(notebook):
         cell["outputs"], cell["execution_count"] = [], None
     try:
         client.execute(env=os.environ | {"PYTHONHASHSEED": "0", "MPLBACKEND": inline})
     except CellExecutionError as error:
-        where = _where(notebook, "error")
-        raise InputError(f"{path.name}, {where} failed: {error.ename}: {error.evalue}") from error
+        where = _where(notebook, started)
+        raise InputError(f"{where} of {path.name} failed: {error.ename}: {error.evalue}") from error
     except (CellTimeoutError, RuntimeError) as error:  # RuntimeError: the kernel died or hung
         if may_stall:
             return False
         raise InputError(
-            f"{path.name}, {_where(notebook)} did not end within {timeout} s, or its kernel died. "
-            "Try it in JupyterLab, or give a longer --timeout"
+            f"{_where(notebook, started)} of {path.name} did not end within {timeout} s, or its "
+            "kernel died. Try it in JupyterLab, or give a longer --timeout"
         ) from error
     return True
 
 
-def _where(notebook: Notebook, kind: str | None = None) -> str:
-    """Name the cell with an output of that kind, or the first that has not run, for a message."""
-    for number, cell in enumerate(notebook["cells"], 1):
-        if cell["cell_type"] != "code" or "raises-exception" in tags(cell):
-            continue
-        failed = any(output["output_type"] == kind for output in cell["outputs"])
-        if failed or (kind is None and not cell["execution_count"] and cell["source"].strip()):
-            return f"cell {number} ({cell['source'].strip().splitlines()[0][:60]!r})"
-    return "the last cell"
+def _where(notebook: Notebook, started: list[int]) -> str:
+    if not started:
+        return "the start"
+    first_line = notebook["cells"][started[-1]]["source"].strip().partition("\n")[0]
+    return f"cell {started[-1] + 1} ({first_line[:60]!r})"
 
 
 def clean(notebook: Notebook) -> None:

@@ -346,9 +346,9 @@ def scene(
     categories: Sequence[Category],
     crowd: Category | None = None,
     scale: tuple[float, float] = (0.15, 0.6),
-    crowd_scale: tuple[float, float] = (0.13, 0.2),
+    crowd_scale: tuple[float, float] = (0.15, 0.22),
     visible: float = 0.55,
-    clutter: float = 0.8,
+    clutter: float = 0.6,
     background: Background | None = None,
 ) -> Scene:
     """Compose a scene: a pure function of the state of `rng` and of the arguments.
@@ -379,7 +379,7 @@ def scene(
         _add_crowd(rng, canvas, crowd, crowd_scale, visible)
     for index in rng.permutation(len(cast)):
         _add(rng, canvas, cast[index], scale, visible)
-    if rng.random() < 0.25:
+    if rng.random() < 0.15:
         _add_card(rng, canvas, visible)
     return Scene(_develop(rng, canvas), canvas.objects, background)
 
@@ -580,10 +580,10 @@ def _training_scene(rng: Rng, size: int) -> Scene:
             size,
             categories=chosen[:-1],
             crowd=chosen[-1] if rng.random() < 0.1 else None,
-            scale=((0.25, 1.1), (0.25, 0.7), (0.25, 0.55))[count - 1],
-            crowd_scale=(0.2, 0.3),
-            visible=0.7,
-            clutter=0.5,
+            scale=((0.32, 1.1), (0.3, 0.75), (0.28, 0.55))[count - 1],
+            crowd_scale=(0.22, 0.3),
+            visible=0.75,
+            clutter=0.4,
         )
         if made.objects:
             return made
@@ -594,7 +594,7 @@ def _shipped_scene(rng: Rng, count: dict[str, int]) -> Scene:
     short = int(rng.integers(240, 481))
     long = round(short * rng.choice([1, 4 / 3, 4 / 3, 3 / 2, 3 / 2, 16 / 9]))
     height, width = (short, long) if rng.random() < 0.75 else (long, short)
-    objects = rng.choice([1, 2, 3, 4], p=[0.2, 0.4, 0.28, 0.12])
+    objects = rng.choice([1, 2, 3, 4], p=[0.2, 0.42, 0.28, 0.1])
     rank = sorted(CATEGORIES, key=lambda category: count[category.name] + rng.uniform(0, 4))
     return scene(
         rng,
@@ -602,8 +602,9 @@ def _shipped_scene(rng: Rng, count: dict[str, int]) -> Scene:
         width,
         categories=rank[:objects],
         crowd=rank[-1] if rng.random() < 0.15 else None,
-        scale=(0.22, 0.62),
-        visible=0.65,
+        scale=(0.38, 0.75),
+        visible=0.75,
+        clutter=0.4,
     )
 
 

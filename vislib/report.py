@@ -169,12 +169,13 @@ def chart(summary: pd.DataFrame, view: str = "all") -> Figure:
                 if not methods:
                     continue
                 group = here.reindex(methods)
+                below, above = group.mean_P - group.low, group.high - group.mean_P
                 y = [positions[method] for method in methods]
                 axis.barh(y, group.mean_P, color=colour, hatch=hatch, ec="white", label=label)
                 axis.errorbar(
                     group.mean_P,
                     y,
-                    xerr=[group.mean_P - group.low, group.high - group.mean_P],
+                    xerr=[below.clip(lower=0), above.clip(lower=0)],  # not -1e-17 by rounding
                     fmt="none",
                     ecolor="black",
                     capsize=3,
@@ -252,6 +253,36 @@ def _readable(method: str) -> str:
 
 def _value_label(mean_p: float, undefined: int) -> str:
     return "undefined" if np.isnan(mean_p) else f"{mean_p:.2f}" + ("*" if undefined else "")
+
+
+def spread(records: pd.DataFrame) -> Figure:
+    """Every record's P against the mask's share, a panel for each method.
+
+    `records` is a `frame`. On the dashed diagonal a map is worth as much as the uniform one.
+    """
+    import matplotlib.pyplot as plt
+
+    from vislib import show
+
+    methods = [name for name in ORDER if name in set(records.method)]
+    with show.style():
+        figure, axes = plt.subplots(
+            1,
+            len(methods),
+            figsize=(2.8 * len(methods), 3.4),
+            sharex=True,
+            sharey=True,
+            squeeze=False,
+            layout="constrained",
+        )
+        for axis, name in zip(axes.flat, methods, strict=True):
+            part = records[records.method == name]
+            axis.scatter(part.mask_share, part.P, s=7, alpha=0.35, color=show.COLOURS[0])
+            axis.plot([0, 1], [0, 1], color=show.COLOURS[1], linestyle="--")
+            axis.set(title=name.replace("_", " "), xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        axes[0, 0].set_ylabel("P of one record")
+        figure.supxlabel("the mask's share of the image (dashed: the uniform map)", fontsize=13)
+    return figure
 
 
 def write(records: Sequence[Record], skipped: Sequence[Skipped], out: Path) -> pd.DataFrame:

@@ -219,6 +219,7 @@ def split(
     held_out, last = round(n * test), round(n * (test + validation))
     return order[last:], order[held_out:last], order[:held_out]
 
+
 # ---------------------------------------------------------------------- backpropagation (03)
 
 
@@ -331,7 +332,7 @@ def output_size(size: int, kernel: int, stride: int = 1, padding: int = 0) -> in
 def convolve(
     x: Array, w: Array, b: Array | float = 0.0, stride: int = 1, padding: int = 0
 ) -> Array:
-    """Slide the kernels over the maps, multiply, add up: ``y_o[i, j] = Σ w_o · window(i, j) + b_o``.
+    """Slide kernels over maps, multiply, add up: ``y_o[i, j] = Σ w_o · window(i, j) + b_o``.
 
     Args:
         x: C×H×W maps.
@@ -359,8 +360,8 @@ def convolve(
 def transposed_convolve(x: Array, w: Array, stride: int = 1, padding: int = 0) -> Array:
     """The way back through `convolve`: every value of `x` paints its kernel into the output.
 
-    Where painted kernels overlap, they add up. `w` is (C of x)×(O of the output)×K×L, the same array
-    that `convolve` used to go from O maps to C. A side of M becomes ``(M − 1) S + K − 2P``.
+    Where painted kernels overlap, they add up. `w` is (C of x)×(O of the output)×K×L, the same
+    array that `convolve` used to go from O maps to C. A side of M becomes ``(M − 1) S + K − 2P``.
     """
     _, outputs, height, width = w.shape
     rows, columns = x.shape[1:]
@@ -375,8 +376,8 @@ def transposed_convolve(x: Array, w: Array, stride: int = 1, padding: int = 0) -
 def max_pool(x: Array, size: int, stride: int | None = None) -> tuple[Array, Array]:
     """The largest value of every window of C×H×W maps, and its place: (maxima, switches).
 
-    A switch is the place in the flattened map, ``row · W + column``, as PyTorch's ``return_indices``
-    has it. The stride is the window's size unless given.
+    A switch is the place in the flattened map, ``row · W + column``, as PyTorch's
+    ``return_indices`` has it. The stride is the window's size unless given.
     """
     stride = stride or size
     channels, height, width = x.shape

@@ -26,6 +26,8 @@ SEQUENTIAL = "inferno"
 DIVERGING = "RdBu_r"
 # Okabe and Ito's colours: distinguishable with every kind of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_DASHES = ("-", "--", "-.", ":", (0, (4, 1, 1, 1, 1, 1)), (0, (8, 2)))
+_MARKS = ("o", "s", "^", "D", "v", "P", "X")
 _STYLE: dict[Any, Any] = {
     "figure.dpi": 110,
     "font.size": 13,
@@ -126,6 +128,11 @@ def panels(
     pictures: Mapping[str, Picture], *, alt: str, columns: int = 5, size: float = 2.9
 ) -> None:
     """Show pictures side by side under their titles, `columns` a row, each `size` inches wide."""
+    display(grid(pictures, columns=columns, size=size), alt)
+
+
+def grid(pictures: Mapping[str, Picture], *, columns: int = 5, size: float = 2.9) -> Figure:
+    """The figure that `panels` shows."""
     import matplotlib.pyplot as plt
 
     columns = min(columns, len(pictures))
@@ -145,4 +152,118 @@ def panels(
         for axis, title, array in zip(axes.flat, pictures, arrays, strict=False):
             axis.imshow(array, interpolation="nearest")
             axis.set_title(title)
+    return figure
+
+
+def curves(
+    axes: Mapping[str, Mapping[str, tuple[Any, Any]]],
+    *,
+    alt: str,
+    x: str = "",
+    y: str = "",
+    log: str = "",
+    size: tuple[float, float] = (5.2, 3.9),
+    **limits: Any,
+) -> None:
+    """Show lines, ``{title: {label: (x values, y values)}}``: one axis for each title.
+
+    The lines differ by colour, dashes and marks. `x` and `y` name the axes, `log` (``"y"``,
+    ``"x"``, ``"xy"``) makes them logarithmic, `limits` goes to ``Axes.set`` (``ylim=…``).
+    """
+    import matplotlib.pyplot as plt
+
+    width, height = size
+    with style():
+        figure, row = plt.subplots(
+            1, len(axes), figsize=(width * len(axes), height), squeeze=False, layout="constrained"
+        )
+        for axis, (title, lines) in zip(row[0], axes.items(), strict=True):
+            for number, (label, (across, up)) in enumerate(lines.items()):
+                every = max(1, len(across) // 8)
+                axis.plot(
+                    across,
+                    up,
+                    lw=2.4,
+                    color=COLOURS[number % len(COLOURS)],
+                    ls=_DASHES[number % len(_DASHES)],
+                    marker=_MARKS[number % len(_MARKS)],
+                    markevery=(number * every // len(lines), every),
+                    ms=7,
+                    label=label,
+                )
+            axis.set(title=title, xlabel=x, xscale="log" if "x" in log else "linear")
+            axis.set(yscale="log" if "y" in log else "linear", **limits)
+            axis.grid(alpha=0.3)
+            if len(lines) > 1:
+                axis.legend(fontsize=11)
+        row[0][0].set_ylabel(y)
+        display(figure, alt)
+
+
+def matrices(
+    arrays: Mapping[str, np.ndarray],
+    *,
+    alt: str,
+    frames: Mapping[str, tuple[int, int, int, int]] | None = None,
+    cell: float = 0.46,
+) -> None:
+    """Show small matrices side by side with their numbers written in the cells.
+
+    Colours are pale so that the numbers stay legible: blue below zero, red above in a matrix with
+    negative entries, white to orange in one without. NaN is drawn as an empty, hatched cell.
+
+    Args:
+        arrays: title to matrix, H×W.
+        alt: what a person who cannot see the picture should know.
+        frames: title to (top, bottom, left, right), the ends exclusive: a thick frame drawn there.
+        cell: the side of a cell in inches.
+    """
+    import matplotlib
+    import matplotlib.pyplot as plt
+    from matplotlib.patches import Rectangle
+
+    shapes = [np.shape(array) for array in arrays.values()]
+    widths = [max(shape[1] * cell, 1.6) for shape in shapes]
+    tall = max(shape[0] for shape in shapes) * cell + 0.6
+    with style():
+        figure, axes = plt.subplots(
+            1,
+            len(arrays),
+            figsize=(sum(widths) + 0.4 * len(widths), tall),
+            width_ratios=widths,
+            squeeze=False,
+            layout="constrained",
+        )
+        for axis, (title, array) in zip(axes.flat, arrays.items(), strict=True):
+            values = np.asarray(array, dtype=np.float64)
+            top = 1.7 * (np.nanmax(np.abs(values), initial=0) or 1.0)
+            signed = np.nanmin(values, initial=0) < 0
+            colours = matplotlib.colormaps[DIVERGING if signed else "Oranges"].with_extremes(
+                bad="white"
+            )
+            axis.imshow(np.ma.masked_invalid(values), colours, vmin=-top if signed else 0, vmax=top)
+            for (i, j), value in np.ndenumerate(values):
+                box = {"fill": False, "ec": "0.75", "lw": 0.8}
+                if np.isnan(value):
+                    box |= {"hatch": "////"}
+                else:
+                    text = f"{value:.0f}" if value == round(value) else f"{value:.2g}"
+                    axis.text(j, i, text.replace("-", "−"), ha="center", va="center", fontsize=13)
+                axis.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, **box))
+            if frames and title in frames:
+                y0, y1, x0, x1 = frames[title]
+                axis.add_patch(
+                    Rectangle(
+                        (x0 - 0.5, y0 - 0.5),
+                        x1 - x0,
+                        y1 - y0,
+                        fill=False,
+                        ec="black",
+                        lw=3.5,
+                        clip_on=False,
+                    )
+                )
+            axis.set_title(title)
+            axis.axis("off")
+            axis.set_anchor("N")
         display(figure, alt)

@@ -35,8 +35,11 @@ from vislib.paths import DATA
 Array = NDArray[np.uint8]
 
 UNSEEN = 1_000_000  # seed of the scenes that accuracy is measured on, far from training's seeds
-BATCH = 64
+BATCH = 32
 PEAK_RATE = 2e-3
+# The sides of a batch's pictures in pixels: one row is drawn, then height and width out of it.
+EARLY_SIDES = ((64, 96, 128),)
+LATE_SIDES = ((96, 128), (112, 144), (192, 256), (256, 320), (320, 448))
 
 
 def train(
@@ -194,8 +197,9 @@ def _changed(rng: np.random.Generator, images: Tensor, done: float) -> Tensor:
     x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
     height, width = np.round(rng.uniform(0.88, 1, 2) * x.shape[2:]).astype(int)
     top, left = rng.integers(x.shape[2] - height + 1), rng.integers(x.shape[3] - width + 1)
-    size = rng.choice((80, 104, 128) if done < 0.5 else (112, 128, 192, 288), 2).tolist()
-    x = x[: max(12, BATCH * nets.POCKET_SIZE**2 // math.prod(size))]
+    sides = EARLY_SIDES if done < 0.5 else LATE_SIDES
+    size = rng.choice(sides[rng.integers(len(sides))], 2).tolist()
+    x = x[: max(8, BATCH * nets.POCKET_SIZE**2 // math.prod(size))]
     x = F.interpolate(x[..., top : top + height, left : left + width], size, mode="bilinear")
     light = rng.uniform(0.8, 1.15, (len(x), 1, 1, 1)).astype(np.float32)
     x = (x * torch.from_numpy(light).to(x.device)).clamp(0, 1)

@@ -2,8 +2,8 @@
 
     uv run python tests/tools/pin_versions.py
 
-Writes ``[tool.uv] constraint-dependencies`` in pyproject.toml (every package, direct or not) and the
-versions in environment.yml. No lock file is kept in the repository, because it would hold
+Writes ``[tool.uv] constraint-dependencies`` in pyproject.toml (every package, direct or not) and
+the versions in environment.yml. No lock file is kept in the repository, because it would hold
 download addresses; these constraints fix the same versions.
 """
 
@@ -24,7 +24,7 @@ CONDA_NAMES = {"pytorch-cpu": "torch"}
 def resolve() -> list[str]:
     """Every package with its exact version, as ``name==version ; marker`` lines."""
     (ROOT / "uv.lock").unlink(missing_ok=True)
-    options = "--all-groups --no-hashes --no-annotate --no-header --no-emit-project".split()
+    options = ["--all-groups", "--no-hashes", "--no-annotate", "--no-header", "--no-emit-project"]
     export = subprocess.run(
         ["uv", "export", *options], cwd=ROOT, check=True, capture_output=True, encoding="utf-8"
     )

@@ -1,8 +1,9 @@
-"""Checks for the exercises: they say what is wrong, name the likely mistake, and never give the answer.
+"""Checks for the exercises: they say what is wrong, name the likely mistake, and never give the
+answer.
 
-A check calls the learner's function on fresh random input and compares with the reference. What a usual
-mistake would give is computed too: if the learner's result equals it, the message names that mistake.
-One module for each notebook; a check raises `Wrong` or prints one short line.
+A check calls the learner's function on fresh random input and compares with the reference. What a
+usual mistake would give is computed too: if the learner's result equals it, the message names that
+mistake. One module for each notebook; a check raises `Wrong` or prints one short line.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ def call(function: Callable[..., Any], *inputs: Any) -> Any:
     if result is None:
         raise Wrong(f"{name} returns None: does it end with return?")
     for before, after in zip(inputs, copies, strict=True):
-        if hasattr(before, "shape") and not np.array_equal(_array(before), _array(after)):
+        if hasattr(before, "shape") and not np.array_equal(
+            _array(before), _array(after), equal_nan=True
+        ):
             raise Wrong(f"{name} changes its input: work on a copy")
     return result
 
@@ -56,10 +59,11 @@ def same(
     mistakes: Mapping[str, Any] | None = None,
     tolerance: float = 1e-5,
 ) -> None:
-    """Raise `Wrong` unless `found` equals `expected` (arrays, tensors, numbers) up to the tolerance.
+    """Raise `Wrong` unless `found` equals `expected` (arrays, tensors, numbers) up to the
+    tolerance.
 
-    `what` names the quantity in messages. `mistakes` maps the advice for a usual mistake to the value that
-    this mistake gives. The tolerance is relative to the largest expected value.
+    `what` names the quantity in messages. `mistakes` maps the advice for a usual mistake to the
+    value that this mistake gives. The tolerance is relative to the largest expected value.
     """
     want = _array(expected)
     try:
@@ -82,7 +86,7 @@ def same(
         if have.shape and _close(have, -want, tolerance):
             raise Wrong(f"{what} has the wrong sign")
         ratio = np.abs(have).sum() / max(np.abs(want).sum(), 1e-30)
-        if ratio > 0 and _close(have, want * ratio, tolerance):
+        if want.size > 1 and ratio > 0 and _close(have, want * ratio, tolerance):
             raise Wrong(f"{what} is {ratio:.4g} times what it should be: a factor is missing")
         apart = np.abs(have - want)
         where = f" at {tuple(map(int, np.unravel_index(apart.argmax(), apart.shape)))}" * bool(
@@ -112,6 +116,5 @@ def _copy(value: Any) -> Any:
 
 
 def _close(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
-    return bool(
-        np.allclose(a, b, rtol=0, atol=tolerance * max(1e-12, float(np.abs(b).max(initial=0))))
-    )
+    top = np.abs(b[np.isfinite(b)]).max(initial=1e-12)
+    return bool(np.allclose(a, b, rtol=0, atol=tolerance * top, equal_nan=True))

@@ -13,12 +13,13 @@ from vislib.checks import Wrong, call, right, same
 CORNERS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
 
 
-def a_but_not_b(w: Any, b: Any) -> None:
-    """Weights (two numbers) and a bias with which a perceptron says 1 for a = 1, b = 0 only."""
+def a_but_not_b(function: Callable[..., Any]) -> None:
+    """``function() → [w1, w2], b``: a perceptron that says 1 for a = 1, b = 0 only."""
     try:
+        w, b = call(function)
         w, b = np.asarray(w, dtype=float), float(b)
     except (TypeError, ValueError):
-        raise Wrong("give two weights and one bias, all of them numbers: [w1, w2] and b") from None
+        raise Wrong("return two weights and one bias, all numbers: return [w1, w2], b") from None
     if w.shape != (2,):
         raise Wrong(f"there are two inputs, so w holds two weights; yours has shape {w.shape}")
     z = CORNERS @ w + b

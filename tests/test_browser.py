@@ -1,0 +1,234 @@
+"""Widgets in a real browser: JupyterLab in Chromium, each slider moved from the keyboard.
+
+Without Chromium these tests are skipped, except where the variable CI is set.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import nbformat.v4 as make
+import pytest
+
+from vislib import notebooks
+from vislib.notebooks import tags
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(
+    not CHROMIUM and "CI" not in os.environ, reason="Chromium is not installed"
+)
+
+TINY = """\
+import ipywidgets
+import matplotlib.pyplot as plt
+from vislib import show
+
+def draw(height):
+    figure, axis = plt.subplots(figsize=(2, 2))
+    axis.bar([0], [height])
+    axis.set_ylim(0, 10)
+    show.display(figure, f"a bar of height {height}")
+
+slider = ipywidgets.IntSlider(5, 0, 10, description="height")
+ipywidgets.VBox([slider, ipywidgets.interactive_output(draw, {"height": slider})])"""
+OPTIONS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+# All cells in the page, so that one below the window has its widgets too; no questions asked.
+SETTINGS = {
+    "notebook-extension/tracker": '{"windowingMode": "none"}',
+    "apputils-extension/notification": '{"fetchNews": "false", "checkForUpdates": false}',
+}
+KERNEL = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status"
+PICTURES = (
+    """cell => Array.from(cell.querySelectorAll('.jp-OutputArea img')).map(i => i.src).join()"""
+)
+
+
+class Server(NamedTuple):
+    """JupyterLab, which shows the notebooks of a folder."""
+
+    url: str
+    token: str
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    root = tmp_path_factory.mktemp("jupyter")
+    folder = root / "notebooks"
+    folder.mkdir()
+    for name, text in SETTINGS.items():
+        file = root / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    token = secrets.token_hex(16)
+    places = {
+        "JUPYTER_CONFIG_DIR": "config",
+        "JUPYTER_DATA_DIR": "data",
+        "JUPYTER_RUNTIME_DIR": "runtime",
+        "JUPYTERLAB_SETTINGS_DIR": "settings",
+        "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+        "IPYTHONDIR": "ipython",
+    }
+    with (root / "server.log").open("w") as log:
+        process = subprocess.Popen(
+            [
+                sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root",
+                "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}",
+                "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}",
+                f"--ServerApp.root_dir={folder}", "--LabApp.expose_app_in_browser=True",
+            ],
+            stdout=log,
+            stderr=log,
+            env=os.environ | {name: str(root / place) for name, place in places.items()},
+        )  # fmt: skip
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/api/status?token={token}", process, root / "server.log")
+        yield Server(f"http://127.0.0.1:{port}", token, folder)
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(300):
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            assert process.poll() is None, log.read_text(encoding="utf-8")
+            time.sleep(0.2)
+    raise AssertionError(log.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    assert CHROMIUM, "CI needs Chromium: install the package chromium"
+    with sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            str(tmp_path_factory.mktemp("profile")),
+            executable_path=CHROMIUM,
+            args=OPTIONS,
+            viewport={"width": 1200, "height": 1400},
+        )
+        yield context
+        context.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Page]:
+    page = browser.new_page()
+    yield page
+    page.close()
+
+
+def _check(page: Page, server: Server, path: Path, pictures: Path) -> int:
+    """As `_move_sliders`, without an error in the console; keeps a picture of what failed."""
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
+    try:
+        moved = _move_sliders(page, server, path)
+        assert not errors, errors
+    except Exception as error:
+        picture = pictures / f"{path.stem}.png"
+        page.screenshot(path=picture)
+        raise AssertionError(f"{path.name}: {error}\nSee {picture}") from error
+    return moved
+
+
+def _move_sliders(page: Page, server: Server, path: Path) -> int:
+    """Run a notebook in the page and move each slider of its widget cells; give their number."""
+    shutil.copy(path, server.folder)
+    page.goto(f"{server.url}/lab/tree/{path.name}?token={server.token}&reset")
+    page.wait_for_function(f"{KERNEL} === 'idle'", timeout=60_000)
+    page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    page.wait_for_function(f"{KERNEL} === 'idle'", timeout=300_000)
+    assert not page.locator("[data-mime-type*=stderr], [data-mime-type*=error]").all_inner_texts()
+    cells = notebooks.read(path)["cells"]
+    moved = 0
+    for index, cell in enumerate(cells):
+        if "widget" not in tags(cell):
+            continue
+        box = page.locator(f".jp-Notebook .jp-Cell[data-windowed-list-index='{index}']")
+        handles = box.locator(".noUi-handle")
+        handles.first.wait_for(timeout=30_000)
+        for number in range(handles.count()):
+            _move(page, box, handles.nth(number))
+            moved += 1
+    return moved
+
+
+def _move(page: Page, box: Any, handle: Any) -> None:
+    """Focus a slider's handle, press an arrow key, and wait until the picture has changed."""
+    box.locator(".jp-OutputArea img").first.wait_for(timeout=30_000)
+    before = box.evaluate(PICTURES)
+    at_the_end = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax")
+    handle.focus()
+    page.keyboard.press("ArrowLeft" if at_the_end else "ArrowRight")
+    page.wait_for_function(
+        f"([cell, before]) => {{ const now = ({PICTURES})(cell); return now && now !== before }}",
+        arg=[box.element_handle(), before],
+        timeout=20_000,
+    )
+
+
+def _with_widgets() -> list[Path]:
+    return [
+        path
+        for path in notebooks.find()
+        if any("widget" in tags(cell) for cell in notebooks.read(path)["cells"])
+    ]
+
+
+def _tiny(folder: Path, source: str) -> Path:
+    tagged = {"tags": ["widget", "nbval-ignore-output"]}
+    cells = [make.new_markdown_cell("# Tiny"), make.new_code_cell(source, metadata=tagged)]
+    notebook = make.new_notebook(cells=cells)
+    notebooks.clean(notebook)  # without the name of a kernel JupyterLab would ask for one
+    notebooks.write(notebook, folder / "tiny.ipynb")
+    return folder / "tiny.ipynb"
+
+
+def test_a_slider_moves_the_picture(page: Page, server: Server, tmp_path: Path) -> None:
+    assert _check(page, server, _tiny(tmp_path, TINY), tmp_path) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (TINY.replace("[height])", "[3])"), "Timeout"),  # the picture does not follow the slider
+        (TINY + "\n1 / 0", "ZeroDivisionError"),
+    ],
+)
+def test_trouble_is_noticed(
+    source: str, reason: str, page: Page, server: Server, tmp_path: Path
+) -> None:
+    path = _tiny(tmp_path, source)
+    with pytest.raises(AssertionError, match=rf"{reason}[\s\S]*See .*tiny\.png"):
+        _check(page, server, path, tmp_path)
+    assert (tmp_path / "tiny.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("path", _with_widgets(), ids=lambda path: path.stem)
+def test_widgets_of_the_course(page: Page, server: Server, path: Path, tmp_path: Path) -> None:
+    assert _check(page, server, path, tmp_path) > 0

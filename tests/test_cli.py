@@ -1,0 +1,320 @@
+"""The command line, as a user meets it: stopped, killed, continued, and given nonsense."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from test_benchmark import CATEGORIES, NETS, break_file, small_coco, write_weights
+
+from vislib import benchmark, cli, nets
+from vislib.errors import InputError
+
+# The command itself, with the weights of the first argument in place of the shipped ones.
+PROGRAM = (
+    "import sys; from pathlib import Path; from vislib import cli, nets; "
+    "nets.WEIGHTS = Path(sys.argv.pop(1)); sys.exit(cli.main())"
+)
+TABLES = ("records.csv", "table.csv", "table.md", "skipped.csv")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with scenes in ``coco`` and weights in ``weights``."""
+    folder = tmp_path_factory.mktemp("cli")
+    small_coco(folder / "coco", per_category=4)
+    (folder / "weights").mkdir()
+    for name in NETS:
+        write_weights(folder / "weights", name)
+    return folder
+
+
+def arguments(place: Path, out: Path, *more: str, nets: tuple[str, ...] = NETS[:1]) -> list[str]:
+    """The small benchmark; what is in `more` wins over its settings."""
+    settings = ["--split", "val", "--coco", str(place / "coco"), "--out", str(out)]
+    settings += ["--nets", *nets, "--categories", *CATEGORIES, "--sizes", "original", "64"]
+    return ["benchmark", *settings, *more]
+
+
+@pytest.fixture
+def vislib(place, tmp_path, monkeypatch, capsys):
+    """Run the small benchmark in this process: exit status, what was printed, and what was said."""
+    monkeypatch.setattr(nets, "WEIGHTS", place / "weights")
+
+    def call(*more: str, place: Path = place) -> tuple[int, str, str]:
+        status = cli.main(arguments(place, tmp_path / "out", *more))
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return call
+
+
+def start(place: Path, out: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            PROGRAM,
+            str(place / "weights"),
+            *arguments(place, out, nets=NETS),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
+    )
+
+
+def finish(place: Path, out: Path) -> str:
+    process = start(place, out)
+    printed, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said.decode()
+    return printed.decode()
+
+
+def finished_parts(out: Path) -> dict[Path, int]:
+    """Each finished part, and when it was written."""
+    return {f: f.stat().st_mtime_ns for f in out.glob("parts/*.json")}
+
+
+def wait_for_parts(process: subprocess.Popen, out: Path, count: int) -> None:
+    deadline = time.monotonic() + 300
+    while len(finished_parts(out)) < count:
+        assert process.poll() is None, process.stderr.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(place) -> Path:
+    """The folder of a run that nothing stopped."""
+    out = place / "uninterrupted"
+    printed = finish(place, out)
+    assert printed.startswith("| method | mean P | 95 % interval | records | undefined |")
+    assert str(out) in printed
+    return out
+
+
+def test_all_that_is_promised_lies_in_the_folder(uninterrupted):
+    charts = {f"chart_{v}.{e}" for v in ("all", "net", "size", "category") for e in ("png", "svg")}
+    expected = {*TABLES, *charts, "records.parquet", "parts"}
+    assert {f.name for f in uninterrupted.iterdir()} == expected
+
+
+# --- stopped and killed ----------------------------------------------------------------------
+
+
+def test_killed_at_any_point_the_same_command_gives_the_same_table(place, tmp_path, uninterrupted):
+    out, moments = tmp_path / "out", random.Random(0)
+    total, done = len(finished_parts(uninterrupted)), {}
+    for share in (0.1, 0.4, 0.7):
+        process = start(place, out)
+        wait_for_parts(process, out, max(len(done) + 1, int(share * total)))
+        time.sleep(moments.uniform(0, 0.03))
+        process.kill()  # SIGKILL; Windows has no softer kill either
+        process.communicate()
+        assert process.returncode != 0
+        now = finished_parts(out)
+        assert len(done) < len(now) < total
+        assert {f: now[f] for f in done} == done  # what was done is not done again
+        assert not (out / "records.csv").exists()
+        done = now
+        (out / "parts" / f"{share}.tmp").write_text('{"records": [{"image_')
+    finish(place, out)
+    now = finished_parts(out)
+    assert {f: now[f] for f in done} == done
+    assert {f.name for f in now} == {f.name for f in finished_parts(uninterrupted)}
+    for name in TABLES:
+        assert (out / name).read_bytes() == (uninterrupted / name).read_bytes()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot send Ctrl-C to one process")
+def test_ctrl_c_says_how_to_continue_and_continuing_works(place, tmp_path, uninterrupted):
+    out = tmp_path / "out"
+    process = start(place, out)
+    wait_for_parts(process, out, 2)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 130
+    message = said.decode().splitlines()[-1]
+    assert message == f"Stopped. What is done is kept in {out}: the same command continues."
+    assert "Traceback" not in said.decode()
+    done = finished_parts(out)
+    assert 2 <= len(done) < len(finished_parts(uninterrupted))
+    finish(place, out)
+    assert {f: finished_parts(out)[f] for f in done} == done
+    for name in TABLES:
+        assert (out / name).read_bytes() == (uninterrupted / name).read_bytes()
+
+
+# --- nonsense --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--nets", "pocket_vgf"], "no net called 'pocket_vgf': did you mean pocket_vgg"),
+        (["--categories", "dogg"], "no category 'dogg': did you mean 'dog'"),
+        (["--categories", "giraffe"], "no category 'giraffe'"),
+        (["--methods", "guided_backprob"], "did you mean 'guided_backprop'"),
+        (["--split", "train"], "This folder has the splits: val"),
+        (["--coco", "nowhere"], "there is no folder nowhere"),
+        (["--device", "tpu"], "PyTorch cannot compute on 'tpu' here: use cpu"),
+        (["--device", "cuda:99"], "PyTorch cannot compute on 'cuda:99' here: use cpu"),
+        (["--nets", "squeezenet1_0", "--class-table", "none.json"], "no class table none.json"),
+    ],
+)
+def test_nonsense_gets_one_clear_line(vislib, options, message):
+    status, printed, said = vislib(*options)
+    assert status == 1
+    assert printed == ""
+    assert said.startswith("vislib benchmark: ")
+    assert len(said.splitlines()) == 1
+    assert message in said
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a cuda device here")
+def test_a_device_that_is_not_there(vislib):
+    assert vislib("--device", "cuda") == (
+        1,
+        "",
+        "vislib benchmark: PyTorch cannot compute on 'cuda' here: use cpu"
+        + (" or mps\n" if torch.backends.mps.is_available() else "\n"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--sizes", "0"], "'0' is neither 'original' nor a whole number from 32"),
+        (["--sizes", "big"], "'big' is neither"),
+        (["--sizes", "224", "-5"], "-5"),
+        (["--sizes", "64.5"], "'64.5' is neither"),
+        (["--per-category", "0"], "'0' is not a whole number from 1"),
+        (["--per-category", "-1"], "-1"),
+        (["--per-category", "many"], "'many' is not"),
+        (["--nets"], "expected at least one argument"),
+        (["--speed", "high"], "unrecognized arguments"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused_at_once(vislib, capsys, options, message):
+    with pytest.raises(SystemExit) as stopped:
+        vislib(*options)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_class_that_does_not_exist_in_the_class_table(vislib, tmp_path):
+    (tmp_path / "table.json").write_text('{"dog": [151, 1000], "cat": [281]}')
+    status, _, said = vislib(
+        "--nets", "squeezenet1_0", "--class-table", str(tmp_path / "table.json")
+    )
+    assert status == 1
+    assert "'dog' has 1000; ImageNet's class indices are the whole numbers from 0 to 999" in said
+
+
+def test_weights_with_nan_are_named(vislib, tmp_path, monkeypatch):
+    write_weights(tmp_path, NETS[0], lambda net: net.features[0].bias.fill_(float("nan")))
+    monkeypatch.setattr(nets, "WEIGHTS", tmp_path)
+    status, _, said = vislib()
+    assert status == 1
+    assert "pocket_alexnet.safetensors" in said
+    assert "holds NaN" in said
+
+
+def test_out_is_a_file(vislib, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    status, _, said = vislib()
+    assert status == 1
+    assert f"{tmp_path / 'out'} cannot hold the results" in said
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+@pytest.mark.parametrize("blocked", ["parts", "records.csv"])
+def test_out_cannot_be_written(vislib, tmp_path, blocked):
+    # A folder in the file's place: nobody can write there, root neither, on any system.
+    file = tmp_path / "out" / blocked
+    if blocked == "parts":
+        file.parent.mkdir()
+        file.write_text("in the way")
+    else:
+        file.mkdir(parents=True)
+    status, _, said = vislib("--methods", "gradient", "--sizes", "64")
+    assert status == 1
+    assert str(tmp_path / "out") in said
+    assert "Traceback" not in said
+
+
+def test_one_bad_image_is_reported_and_repaired(vislib, place, tmp_path):
+    own = tmp_path / "own"
+    small_coco(own / "coco", per_category=4)
+    small = ("--coco", str(own / "coco"), "--sizes", "64", "--methods", "gradient", "--no-controls")
+    before = {f: f.read_bytes() for f in (own / "coco" / "val").iterdir()}
+    bad = break_file(own / "coco", "missing")
+    status, printed, _ = vislib(*small)
+    assert status == 0
+    assert "Skipped: " in printed
+    assert "there is no file" in printed
+    rows = (tmp_path / "out" / "skipped.csv").read_text().splitlines()
+    assert rows[0] == "image_id,category,net,size,reason"
+    assert all(row.startswith(f"{bad},") and "there is no file" in row for row in rows[1:])
+    without = (tmp_path / "out" / "records.csv").read_text().splitlines()
+
+    for file, content in before.items():
+        file.write_bytes(content)
+    status, printed, _ = vislib(*small)
+    assert status == 0
+    assert "Skipped" not in printed
+    assert (tmp_path / "out" / "skipped.csv").read_text().splitlines() == rows[:1]
+    repaired = (tmp_path / "out" / "records.csv").read_text().splitlines()
+    assert len(repaired) == len(without) + len(rows) - 1
+
+
+def test_where_nothing_can_be_used_the_first_reason_is_said(vislib, tmp_path):
+    own = tmp_path / "own"
+    small_coco(own / "coco", per_category=1)
+    for file in (own / "coco" / "val").iterdir():
+        file.write_bytes(b"")
+    status, _, said = vislib("--coco", str(own / "coco"))
+    assert status == 1
+    assert "not one record could be made; the first reason: " in said
+    assert "is empty" in said
+
+
+# --- the defaults ----------------------------------------------------------------------------
+
+
+def test_by_default_all_methods_and_the_nets_own_size_are_taken(tmp_path, monkeypatch):
+    seen = {}
+
+    def note(coco, out, **settings):
+        seen.update(settings)
+        raise InputError("noted")
+
+    monkeypatch.setattr(benchmark, "run", note)
+    assert cli.main(["benchmark", "--out", str(tmp_path)]) == 1
+    assert seen["methods"] == (
+        "gradient",
+        "deconvnet",
+        "guided_backprop",
+        "grad_cam",
+        "guided_grad_cam",
+    )
+    assert seen["sizes"] == ("original", 128)
+    assert seen["net_names"] == cli.NETS
+    assert seen["categories"] == cli.CATEGORIES
+    assert seen["per_category"] == 30
+
+
+def test_the_command_as_it_ships(tmp_path):
+    """The shipped data and nets, the smallest part of the default run."""
+    command = [sys.executable, "-m", "vislib.cli", "benchmark", "--per-category", "1"]
+    command += ["--categories", "dog", "--sizes", "128", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    rows = (tmp_path / "records.csv").read_text().splitlines()
+    assert len(rows) == 1 + 4 * 5 * 2 + 3

@@ -1,0 +1,118 @@
+"""Make the stored results of notebook 23 and the README's pictures again.
+
+    uv run python tests/tools/store_runs.py pocket
+    uv run python tests/tools/store_runs.py real COCO_FOLDER SPLIT
+
+`pocket` runs the default benchmark into data/benchmark (minutes) and draws the pictures. `real`
+needs a folder with real COCO images and ImageNet weights for squeezenet1_0, and stores numbers
+only: the table, and the share of positive values in the deconvnet's signal, ReLU by ReLU.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from vislib import benchmark, cli, nets, report, show
+from vislib.coco import Coco
+from vislib.core import Operation, last_conv_stage, one_forward
+from vislib.images import to_tensor
+from vislib.paths import DATA
+
+STORED = DATA / "benchmark"
+PICTURES = DATA / "pictures"
+KEEP = ("records.parquet", "table.csv", "table.md", "chart_all.svg")
+
+
+def pocket() -> None:
+    """The default benchmark, with only the files that the course shows kept in data/."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        assert cli.main(["benchmark", "--out", str(out)]) == 0
+        STORED.mkdir(exist_ok=True)
+        for name in KEEP:
+            (STORED / name).write_bytes((out / name).read_bytes())
+        PICTURES.mkdir(exist_ok=True)
+        (PICTURES / "benchmark.png").write_bytes((out / "chart_all.png").read_bytes())
+
+
+def picture() -> None:
+    """The README's first picture: one scene, and five explanations of one class."""
+    model = nets.load("pocket_vgg")
+    x = to_tensor(Coco(DATA / "pocket_coco", "gallery").image(8))[None]
+    target = model.classes.index("zebra")
+    maps, _ = benchmark.explain(model, x, target, layer=last_conv_stage(model, x))
+    tiles = {"the scene": x[0]}
+    for name, one in maps.items():
+        tiles[name.replace("_", " ")] = (
+            show.overlay(x[0], one[0]) if name == "grad_cam" else show.heat(one[0])
+        )
+    PICTURES.mkdir(exist_ok=True)
+    show.grid(tiles, columns=6, size=2.4).savefig(
+        PICTURES / "explanations.png", bbox_inches="tight", metadata={"Software": None}
+    )
+
+
+def real(folder: str, split: str) -> None:
+    """squeezenet1_0 on real images: the table per size, and where the deconvnet's signal dies."""
+    STORED.mkdir(exist_ok=True)
+    coco = Coco(folder, split)
+    with tempfile.TemporaryDirectory() as out:
+        records, _ = benchmark.run(
+            coco,
+            Path(out),
+            net_names=["squeezenet1_0"],
+            sizes=["original", 224],
+            per_category=10_000,
+            controls=False,
+        )
+    summary = report.table(report.frame(records))
+    per_size = summary[summary["view"] == "size"].rename(columns={"value": "size"})
+    columns = ["size", "method", "records", "undefined", "mean_P", "low", "high", "mask_share"]
+    per_size[columns].to_csv(STORED / "squeezenet1_0_on_coco.csv", index=False, float_format="%.5f")
+
+    model = nets.load("squeezenet1_0")
+    targets = benchmark.class_targets(model)
+    units = sorted({(r.image_id, r.category) for r in records if r.size == "224"})
+    rows = []
+    for image_id, category in units[::4]:
+        image, _ = benchmark.load_unit(coco, image_id, category, 224)
+        shares, map_sum = signal(model, image[None], targets[category])
+        rows += [
+            {"image": image_id, "dead": map_sum == 0, "relu": i, "positive": share}
+            for i, share in enumerate(shares)
+        ]
+    trace = pd.DataFrame(rows)
+    trace.to_csv(STORED / "squeezenet1_0_signal.csv", index=False, float_format="%.5f")
+
+
+def signal(model: nets.Classifier, x: Tensor, classes: list[int]) -> tuple[list[float], float]:
+    """Share of positive values that reach each ReLU from above, and the sum of the final map."""
+    shares = []
+
+    def rule(operation: Operation, signal: Tensor) -> tuple[Tensor]:
+        shares.append((signal > 0).float().mean().item())
+        return (signal.clamp(min=0),)
+
+    with one_forward(model, x, benchmark.best_of([classes]), families=["activation"]) as forward:
+        (final,) = forward.backward(activation=rule)
+    return shares, final.abs().sum().item()
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    match sys.argv[1:]:
+        case ["pocket"]:
+            pocket()
+            picture()
+        case ["picture"]:
+            picture()
+        case ["real", folder, split]:
+            real(folder, split)
+        case _:
+            sys.exit(__doc__)
