@@ -302,7 +302,7 @@ def run(
     """Run what is not yet done, and return all records in the order of the plan.
 
     Finished batches lie in ``out/parts``, one file each, written whole or not at all. A file's name
-    is a fingerprint of all that the batch's numbers depend on (data, weights, classes, units,
+    is a fingerprint of all that the batch's numbers depend on (images, annotations, weights, classes,
     methods), so a folder may hold several runs and never mixes them up. Batches with skipped units
     are tried again. `categories` None takes every category that all nets know.
     """
@@ -345,7 +345,9 @@ def run(
                 "maps": save_maps,
             }
             for batch in net_batches:
-                part = parts / f"{_key({**setting, **asdict(batch)})}.json"
+                pictures = [_picture_digest(coco, image_id) for image_id, _ in batch.units]
+                key = _key({**setting, **asdict(batch), "pictures": pictures})
+                part = parts / f"{key}.json"
                 rows, missed = _read_part(part)
                 if missed or not rows:
                     bar.set_postfix_str(f"{net}, {batch.size}", refresh=False)
@@ -410,6 +412,13 @@ def _fingerprint(model: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _picture_digest(coco: Coco, image_id: int) -> str:
+    try:
+        return hashlib.sha256(coco.path(image_id).read_bytes()).hexdigest()
+    except (InputError, OSError):
+        return "unreadable"  # `run_batch` says why
 
 
 def _key(setting: Mapping[str, Any]) -> str:

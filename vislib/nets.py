@@ -13,7 +13,6 @@ sums, SqueezeNet's fire modules. They were trained on Pocket COCO (`vislib.pocke
 
 from __future__ import annotations
 
-import difflib
 import urllib.error
 from collections import OrderedDict
 from collections.abc import Callable
@@ -25,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from vislib import pocket
+from vislib.errors import InputError, nearest
 from vislib.paths import DATA
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -34,7 +34,7 @@ POCKET_SIZE = 128
 WEIGHTS = DATA / "nets"
 
 
-class WeightsError(RuntimeError):
+class WeightsError(InputError):
     """Weights that cannot be had or do not fit; the message says what to do."""
 
 
@@ -350,13 +350,11 @@ def load(
         seed: of the random weights; the global random state is left as it was.
 
     Raises:
-        ValueError: for a name that does not exist, with the nearest ones.
+        InputError: for a name that does not exist, with the nearest ones.
         WeightsError: where weights cannot be downloaded, read or do not fit.
     """
     if name not in names():
-        nearest = difflib.get_close_matches(name, names(), n=3, cutoff=0.4)
-        hint = f"did you mean {', '.join(nearest)}?" if nearest else "see vislib.nets.names()."
-        raise ValueError(f"There is no net called {name!r}: {hint}")
+        raise InputError(f"there is no net called {name!r}: {nearest(name, names())}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _pocket(name) if name in POCKET_NETS else _torchvision(name, weights is True)

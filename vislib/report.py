@@ -279,7 +279,7 @@ def spread(records: pd.DataFrame) -> Figure:
             part = records[records.method == name]
             axis.scatter(part.mask_share, part.P, s=7, alpha=0.35, color=show.COLOURS[0])
             axis.plot([0, 1], [0, 1], color=show.COLOURS[1], linestyle="--")
-            axis.set(title=name.replace("_", " "), xlim=(0, 1), ylim=(0, 1), aspect="equal")
+            axis.set(title=_readable(name), xlim=(0, 1), ylim=(0, 1), aspect="equal")
         axes[0, 0].set_ylabel("P of one record")
         figure.supxlabel("the mask's share of the image (dashed: the uniform map)", fontsize=13)
     return figure

@@ -243,7 +243,7 @@ def matrices(
             )
             axis.imshow(np.ma.masked_invalid(values), colours, vmin=-top if signed else 0, vmax=top)
             for (i, j), value in np.ndenumerate(values):
-                box = {"fill": False, "ec": "0.75", "lw": 0.8}
+                box: dict[str, Any] = {"fill": False, "ec": "0.75", "lw": 0.8}
                 if np.isnan(value):
                     box |= {"hatch": "////"}
                 else:

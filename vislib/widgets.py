@@ -187,7 +187,7 @@ def draw_descent(rate: float, steps: int = 30) -> None:
     heights = valley(np.stack([x, y], axis=-1))
     outcome = "diverges" if losses[-1] > losses[0] else f"ends at loss {losses[-1]:.2g}"
     with show.style():
-        figure = plt.figure(figsize=(13, 4.3), layout="constrained")
+        figure = plt.figure(figsize=(11.5, 4.2), layout="constrained")
         solid = figure.add_subplot(1, 3, 1, projection="3d", computed_zorder=False)
         solid.plot_surface(x, y, heights, cmap="Greys", alpha=0.6, vmin=-60, vmax=260)
         solid.plot(*shown.T, valley(shown) + 3, "o-", ms=4, lw=1.8, zorder=5)
@@ -320,15 +320,16 @@ def draw_window(position: int, stride: int = 1, padding: int = 0) -> None:
     output = scratch.convolve(EDGE_PICTURE[None], kernel, 0.0, stride, padding)[0]
     output.ravel()[row * len(output) + column + 1 :] = np.nan
     top, left = row * stride, column * stride
+    title = f"output: sum = {total:.0f}".replace("-", "−")
     arrays = {
         "picture": np.pad(EDGE_PICTURE, padding),
         "kernel": EDGE_KERNEL,
         "window × kernel": window * EDGE_KERNEL,
-        f"output: sum = {total:.0f}": output,
+        title: output,
     }
     frames = {
         "picture": (top, top + 3, left, left + 3),
-        f"output: sum = {total:.0f}": (row, row + 1, column, column + 1),
+        title: (row, row + 1, column, column + 1),
     }
     show.matrices(
         arrays,

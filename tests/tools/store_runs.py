@@ -44,7 +44,7 @@ def pocket() -> None:
 def picture() -> None:
     """The README's first picture: one scene, and five explanations of one class."""
     model = nets.load("pocket_vgg")
-    x = to_tensor(Coco(DATA / "pocket_coco", "gallery").image(8))[None]
+    x = to_tensor(Coco(DATA / "pocket_coco", "gallery").image(1008))[None]
     target = model.classes.index("zebra")
     maps, _ = benchmark.explain(model, x, target, layer=last_conv_stage(model, x))
     tiles = {"the scene": x[0]}
