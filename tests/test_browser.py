@@ -141,13 +141,13 @@ def page(browser: Any) -> Iterator[Page]:
     page.close()
 
 
-def _check(page: Page, server: Server, path: Path, pictures: Path) -> int:
+def _check(page: Page, server: Server, path: Path, pictures: Path, patience: int = 60) -> int:
     """As `_move_sliders`, without an error in the console; keeps a picture of what failed."""
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
     try:
-        moved = _move_sliders(page, server, path)
+        moved = _move_sliders(page, server, path, patience)
         assert not errors, errors
     except Exception as error:
         picture = pictures / f"{path.stem}.png"
@@ -156,11 +156,14 @@ def _check(page: Page, server: Server, path: Path, pictures: Path) -> int:
     return moved
 
 
-def _move_sliders(page: Page, server: Server, path: Path) -> int:
-    """Run a notebook in the page and move each slider of its widget cells; give their number."""
+def _move_sliders(page: Page, server: Server, path: Path, patience: int) -> int:
+    """Run a notebook in the page and move each slider of its widget cells; give their number.
+
+    `patience` is how many seconds a picture may take.
+    """
     shutil.copy(path, server.folder)
     page.goto(f"{server.url}/lab/tree/{path.name}?token={server.token}&reset")
-    page.wait_for_function(f"{KERNEL} === 'idle'", timeout=60_000)
+    page.wait_for_function(f"{KERNEL} === 'idle'", timeout=120_000)
     page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
     page.wait_for_function(f"{KERNEL} === 'idle'", timeout=300_000)
     assert not page.locator("[data-mime-type*=stderr], [data-mime-type*=error]").all_inner_texts()
@@ -171,16 +174,17 @@ def _move_sliders(page: Page, server: Server, path: Path) -> int:
             continue
         box = page.locator(f".jp-Notebook .jp-Cell[data-windowed-list-index='{index}']")
         handles = box.locator(".noUi-handle")
-        handles.first.wait_for(timeout=30_000)
+        handles.first.wait_for(timeout=60_000)
         for number in range(handles.count()):
-            _move(page, box, handles.nth(number))
+            _move(page, box, handles.nth(number), patience)
             moved += 1
+    page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
     return moved
 
 
-def _move(page: Page, box: Any, handle: Any) -> None:
+def _move(page: Page, box: Any, handle: Any, patience: int) -> None:
     """Focus a slider's handle, press an arrow key, and wait until the picture has changed."""
-    box.locator(".jp-OutputArea img").first.wait_for(timeout=30_000)
+    box.locator(".jp-OutputArea img").first.wait_for(timeout=60_000)
     before = box.evaluate(PICTURES)
     at_the_end = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax")
     handle.focus()
@@ -188,7 +192,7 @@ def _move(page: Page, box: Any, handle: Any) -> None:
     page.wait_for_function(
         f"([cell, before]) => {{ const now = ({PICTURES})(cell); return now && now !== before }}",
         arg=[box.element_handle(), before],
-        timeout=20_000,
+        timeout=1000 * patience,
     )
 
 
@@ -225,7 +229,7 @@ def test_trouble_is_noticed(
 ) -> None:
     path = _tiny(tmp_path, source)
     with pytest.raises(AssertionError, match=rf"{reason}[\s\S]*See .*tiny\.png"):
-        _check(page, server, path, tmp_path)
+        _check(page, server, path, tmp_path, patience=5)
     assert (tmp_path / "tiny.png").stat().st_size > 5000
 
 

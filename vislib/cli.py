@@ -178,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("train", help="train one of the course's nets again")
     command.set_defaults(run=_train)
     command.add_argument("name", help="pocket_alexnet, pocket_vgg, ...")
-    command.add_argument("--epochs", type=_count, default=20, help="(default: 20)")
+    command.add_argument("--epochs", type=_count, default=16, help="(default: 16)")
     command.add_argument("--scenes", type=_count, default=8000, help="(default: 8000)")
     command.add_argument("--seed", type=int, default=0, help="(default: 0)")
     command.add_argument(

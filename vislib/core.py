@@ -118,7 +118,7 @@ class BackwardRules(TorchFunctionMode):
         leaves = [a.detach().requires_grad_() for a in differentiable]
         swap = {id(a): leaf for a, leaf in zip(differentiable, leaves, strict=True)}
         local = [swap.get(id(a), a) for a in args]
-        in_place = name.endswith("_") or kwargs.get("inplace") or any(a is True for a in args[1:])
+        in_place = name.endswith("_") or kwargs.get("inplace", False)
         if in_place and name in ("relu", "relu_"):
             output = torch.relu(leaves[0])  # the usual case without the clone: it needs no input
         else:
@@ -126,7 +126,7 @@ class BackwardRules(TorchFunctionMode):
                 local[0] = leaves[0].clone()  # what a derivative needs must not be overwritten
             output = func(*local, **kwargs)
         operation = Operation(func, tuple(leaves), output)
-        return _Answer.apply(self, family, operation, bool(in_place), *differentiable)
+        return _Answer.apply(self, family, operation, in_place, *differentiable)
 
 
 class _Answer(torch.autograd.Function):

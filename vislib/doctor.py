@@ -8,7 +8,6 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -34,9 +33,8 @@ def report() -> None:
 
 
 def examine() -> list[Finding]:
-    """Run all checks at the same time; one that breaks is a finding too."""
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(_run, CHECKS.values()))
+    """Run all checks; one that breaks is a finding too."""
+    return [_run(check) for check in CHECKS.values()]
 
 
 def text(findings: list[Finding], *, details: bool = False) -> str:

@@ -251,8 +251,9 @@ class PocketSqueezeNet(nn.Module):
         )
         self.classifier = nn.Sequential(
             nn.Dropout(0.1),
+            # The original has a ReLU here, and so no gradient for a class whose scores are all
+            # negative: nothing to explain. Ours lets scores be negative.
             nn.Conv2d(256, classes, kernel_size=1),
-            nn.ReLU(inplace=True),
             nn.AdaptiveAvgPool2d(1),
         )
         _initialise(self)

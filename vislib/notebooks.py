@@ -246,7 +246,7 @@ def set_seconds(notebook: Notebook, seconds: int) -> None:
     )
 
 
-def table(folder: Path = FOLDER) -> str:
+def table(folder: Path = FOLDER, *, prefix: str = "notebooks/") -> str:
     """The README's table: each notebook's number, title, what it teaches and its run time.
 
     What it teaches is `metadata.vislib.teaches`, or the first sentence below the title.
@@ -259,7 +259,7 @@ def table(folder: Path = FOLDER) -> str:
         sentence = re.match(r".+?(?:[.:!?](?=\s|$)|$)", " ".join(text.split("\n\n")[0].split()))
         number = path.stem.split("_")[0]
         cells = (
-            f"[{number}](notebooks/{path.name})",
+            f"[{number}]({prefix}{path.name})",
             re.sub(rf"^{number}\W+", "", title.strip()),
             own.get("teaches") or (sentence.group() if sentence else ""),
             f"{own['seconds']} s" if "seconds" in own else "",
@@ -269,18 +269,28 @@ def table(folder: Path = FOLDER) -> str:
 
 
 def write_table(folder: Path = FOLDER) -> None:
-    """Write the table into the README beside the notebooks' folder, between its two marks."""
+    """Write the table between its marks: in the README beside the folder, and in notebook 00."""
     readme = folder.parent / "README.md"
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    before, begin, rest = text.partition(TABLE[0])
-    _, end, after = rest.partition(TABLE[1])
-    if not end:
+    new = _with_table(text, table(folder))
+    if new is None:
         raise InputError(
             f"{readme} has no place for the table: add the lines {' and '.join(TABLE)}"
         )
-    new = f"{before}{begin}\n{table(folder)}\n{end}{after}"
     if new != text:
         _replace(readme, new)
+    for path in folder.glob("00_*.ipynb"):
+        notebook = read(path)
+        for cell in notebook["cells"]:
+            cell["source"] = _with_table(cell["source"], table(folder, prefix="")) or cell["source"]
+        write(notebook, path)
+
+
+def _with_table(text: str, new: str) -> str | None:
+    """The text with a new table between the marks; None where they are not there."""
+    before, begin, rest = text.partition(TABLE[0])
+    _, end, after = rest.partition(TABLE[1])
+    return f"{before}{begin}\n{new}\n{end}{after}" if end else None
 
 
 # --- Versions for teaching ------------------------------------------------------------------------

@@ -37,9 +37,6 @@ Array = NDArray[np.uint8]
 UNSEEN = 1_000_000  # seed of the scenes that accuracy is measured on, far from training's seeds
 BATCH = 32
 PEAK_RATE = 2e-3
-# The sides of a batch's pictures in pixels: one row is drawn, then height and width out of it.
-EARLY_SIDES = ((64, 96, 128),)
-LATE_SIDES = ((96, 128), (112, 144), (192, 256), (256, 320), (320, 448))
 
 
 def train(
@@ -188,8 +185,9 @@ def _rate(done: float) -> float:
 def _changed(rng: np.random.Generator, images: Tensor, done: float) -> Tensor:
     """Mirrored, cropped, stretched, lit anew, at another size: N×H×W×3 bytes to n×3×h×w floats.
 
-    The size of the batch is what makes a net work on large pictures as well as on small ones.
-    Small ones come first, since they are learned from in less time; of large ones the batch
+    Many sizes make a net work on large pictures as well as on small ones. Small ones come first,
+    since they are learned from in less time, and the last quarter is mostly at the nets' own size
+    (Touvron et al. 2019, "Fixing the train-test resolution discrepancy"). Of large ones the batch
     keeps as many (n) as cost no more than N of the usual size.
     """
     x = images.permute(0, 3, 1, 2).float() / 255
@@ -197,8 +195,12 @@ def _changed(rng: np.random.Generator, images: Tensor, done: float) -> Tensor:
     x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
     height, width = np.round(rng.uniform(0.88, 1, 2) * x.shape[2:]).astype(int)
     top, left = rng.integers(x.shape[2] - height + 1), rng.integers(x.shape[3] - width + 1)
-    sides = EARLY_SIDES if done < 0.5 else LATE_SIDES
-    size = rng.choice(sides[rng.integers(len(sides))], 2).tolist()
+    sides = (96, 128, 192, 256)
+    if done < 0.4:
+        sides = (64, 96, 96, 128)
+    elif done > 0.75 and rng.random() < 0.8:
+        sides = (112, 128, 128, 144)
+    size = rng.choice(sides, 2).tolist()
     x = x[: max(8, BATCH * nets.POCKET_SIZE**2 // math.prod(size))]
     x = F.interpolate(x[..., top : top + height, left : left + width], size, mode="bilinear")
     light = rng.uniform(0.8, 1.15, (len(x), 1, 1, 1)).astype(np.float32)
@@ -218,6 +220,8 @@ def measure(
         `unseen`: on fresh scenes of 128 pixels; `unseen_single`: on those with one category;
         `val`: on the shipped split, squashed to 128×128; `val_original`: at its own sizes.
     """
+    from PIL import Image
+
     images, labels = cached_scenes(scenes, UNSEEN, progress=progress)
     right = np.concatenate(
         [_right(model, images[i : i + 100], labels[i : i + 100]) for i in range(0, scenes, 100)]
@@ -225,8 +229,6 @@ def measure(
     single = labels.sum(1) == 1
     squashed, original = [], []
     for image, label in val_scenes():
-        from PIL import Image
-
         small = Image.fromarray(image).resize((nets.POCKET_SIZE, nets.POCKET_SIZE))
         squashed.append(_right(model, np.asarray(small)[None], label[None])[0])
         original.append(_right(model, image[None], label[None])[0])
@@ -241,10 +243,10 @@ def measure(
 def _right(model: nets.Classifier, images: Array, labels: Array) -> NDArray[np.bool_]:
     """Whether the first class is in the picture, for N×H×W×3 bytes and N×16 labels."""
     device = model.normalize.mean.device
-    x = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+    x = torch.tensor(images, device=device)
     with torch.no_grad():
         logits = model(x.permute(0, 3, 1, 2).float() / 255)
-    return nets.top1(logits.cpu(), torch.from_numpy(labels)).numpy()
+    return nets.top1(logits.cpu(), torch.tensor(labels)).numpy()
 
 
 def val_scenes(folder: Path = DATA / "pocket_coco") -> Iterator[tuple[Array, Array]]:
@@ -320,4 +322,5 @@ def _write(path: Path, net: nn.Module, card: dict[str, str]) -> None:
     tensors = {key: value.cpu().contiguous() for key, value in net.state_dict().items()}
     part = path.with_suffix(".part")
     save_file(tensors, part, metadata=card)
+    part.chmod(0o644)  # it is written private, and a course is shared
     part.replace(path)

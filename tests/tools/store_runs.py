@@ -1,7 +1,7 @@
 """Make the stored results of notebook 23 and the README's pictures again.
 
     uv run python tests/tools/store_runs.py pocket
-    uv run python tests/tools/store_runs.py real COCO_FOLDER SPLIT
+    uv run python tests/tools/store_runs.py real COCO_FOLDER SPLIT CLASS_TABLE
 
 `pocket` runs the default benchmark into data/benchmark (minutes) and draws the pictures. `real`
 needs a folder with real COCO images and ImageNet weights for squeezenet1_0, and stores numbers
@@ -58,7 +58,7 @@ def picture() -> None:
     )
 
 
-def real(folder: str, split: str) -> None:
+def real(folder: str, split: str, class_table: str) -> None:
     """squeezenet1_0 on real images: the table per size, and where the deconvnet's signal dies."""
     STORED.mkdir(exist_ok=True)
     coco = Coco(folder, split)
@@ -69,6 +69,7 @@ def real(folder: str, split: str) -> None:
             net_names=["squeezenet1_0"],
             sizes=["original", 224],
             per_category=10_000,
+            class_table=Path(class_table),
             controls=False,
         )
     summary = report.table(report.frame(records))
@@ -77,7 +78,7 @@ def real(folder: str, split: str) -> None:
     per_size[columns].to_csv(STORED / "squeezenet1_0_on_coco.csv", index=False, float_format="%.5f")
 
     model = nets.load("squeezenet1_0")
-    targets = benchmark.class_targets(model)
+    targets = benchmark.class_targets(model, class_table)
     units = sorted({(r.image_id, r.category) for r in records if r.size == "224"})
     rows = []
     for image_id, category in units[::4]:
@@ -112,7 +113,7 @@ if __name__ == "__main__":
             picture()
         case ["picture"]:
             picture()
-        case ["real", folder, split]:
-            real(folder, split)
+        case ["real", folder, split, class_table]:
+            real(folder, split, class_table)
         case _:
             sys.exit(__doc__)
