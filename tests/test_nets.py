@@ -112,7 +112,8 @@ def test_names_are_classification_cnns() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "nearest"), [("pocket_vg", "pocket_vgg"), ("resnet_50", "resnet50"), ("xyz", "names")]
+    ("wrong", "nearest"),
+    [("pocket_vg", "pocket_vgg"), ("resnet_50", "resnet50"), ("xyz", "pocket_vgg")],
 )
 def test_an_unknown_name_suggests_the_nearest(wrong: str, nearest: str) -> None:
     with pytest.raises(ValueError, match=nearest) as error:

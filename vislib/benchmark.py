@@ -302,9 +302,9 @@ def run(
     """Run what is not yet done, and return all records in the order of the plan.
 
     Finished batches lie in ``out/parts``, one file each, written whole or not at all. A file's name
-    is a fingerprint of all that the batch's numbers depend on (images, annotations, weights, classes,
-    methods), so a folder may hold several runs and never mixes them up. Batches with skipped units
-    are tried again. `categories` None takes every category that all nets know.
+    is a fingerprint of all that the batch's numbers depend on (images, annotations, weights,
+    classes, methods), so a folder may hold several runs and never mixes them up. Batches with
+    skipped units are tried again. `categories` None takes every category that all nets know.
     """
     from tqdm.auto import tqdm
 

@@ -13,7 +13,7 @@ sums, SqueezeNet's fire modules. They were trained on Pocket COCO (`vislib.pocke
 
 from __future__ import annotations
 
-import urllib.error
+import pickle
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import cache
@@ -382,7 +382,7 @@ def _torchvision(name: str, pretrained: bool) -> Classifier:
         options = {"aux_logits": False, "transform_input": True, "init_weights": True}
     try:
         net = models.get_model(name, weights=weights if pretrained else None, **options)
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         file = weights.url.rsplit("/", 1)[-1]
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise WeightsError(
@@ -415,10 +415,12 @@ def load_weights(net: nn.Module, path: str | Path) -> None:
 
     path = Path(path)
     try:
-        head = path.open("rb").read(8)
+        with path.open("rb") as file:
+            head = file.read(9)
         tensors = load_file(path)
     except SafetensorError as error:
-        if head.startswith((b"PK", b"\x80")):
+        # Safetensors begin with eight bytes of length, whatever they are, and then a JSON object.
+        if head.startswith((b"PK", b"\x80")) and not head.endswith(b"{"):
             raise WeightsError(
                 f"{path.name} is a pickle (.pt or .pth), which can run code when it is opened. "
                 "Load it where you trust it and save it with safetensors.torch.save_file."

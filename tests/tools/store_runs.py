@@ -21,7 +21,6 @@ from torch import Tensor
 from vislib import benchmark, cli, nets, report, show
 from vislib.coco import Coco
 from vislib.core import Operation, last_conv_stage, one_forward
-from vislib.images import to_tensor
 from vislib.paths import DATA
 
 STORED = DATA / "benchmark"
@@ -44,7 +43,8 @@ def pocket() -> None:
 def picture() -> None:
     """The README's first picture: one scene, and five explanations of one class."""
     model = nets.load("pocket_vgg")
-    x = to_tensor(Coco(DATA / "pocket_coco", "gallery").image(1008))[None]
+    scenes = Coco(DATA / "pocket_coco", "gallery")
+    x = benchmark.load_unit(scenes, 1008, "zebra", 128)[0][None]
     target = model.classes.index("zebra")
     maps, _ = benchmark.explain(model, x, target, layer=last_conv_stage(model, x))
     tiles = {"the scene": x[0]}
