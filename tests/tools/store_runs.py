@@ -44,7 +44,7 @@ def picture() -> None:
     """The README's first picture: one scene, and five explanations of one class."""
     model = nets.load("pocket_vgg")
     scenes = Coco(DATA / "pocket_coco", "gallery")
-    x = benchmark.load_unit(scenes, 1008, "zebra", 128)[0][None]
+    x = benchmark.load_unit(scenes, 1008, "zebra", "original")[0][None]
     target = model.classes.index("zebra")
     maps, _ = benchmark.explain(model, x, target, layer=last_conv_stage(model, x))
     tiles = {"the scene": x[0]}
