@@ -306,7 +306,7 @@ def run(
     classes, methods), so a folder may hold several runs and never mixes them up. Batches with
     skipped units are tried again. `categories` None takes every category that all nets know.
     """
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     net_names, methods = list(dict.fromkeys(net_names)), list(dict.fromkeys(methods))
     sizes = list(dict.fromkeys(sizes))
