@@ -563,7 +563,7 @@ def test_a_net_with_nan_weights_is_named(scenes, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"net_names": ["pocket_vgf"]}, r"no net called 'pocket_vgf': did you mean pocket_vgg"),
+        ({"net_names": ["pocket_vgf"]}, r"no net called 'pocket_vgf': did you mean 'pocket_vgg'"),
         ({"categories": ["dogg"]}, r"no category 'dogg': did you mean 'dog'"),
         ({"categories": ["person"]}, r"has no category 'person'"),
         ({"methods": ["gradcam"]}, r"no method 'gradcam' here: did you mean .*'grad_cam'"),

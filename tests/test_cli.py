@@ -157,7 +157,7 @@ def test_ctrl_c_says_how_to_continue_and_continuing_works(place, tmp_path, unint
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--nets", "pocket_vgf"], "no net called 'pocket_vgf': did you mean pocket_vgg"),
+        (["--nets", "pocket_vgf"], "no net called 'pocket_vgf': did you mean 'pocket_vgg'"),
         (["--categories", "dogg"], "no category 'dogg': did you mean 'dog'"),
         (["--categories", "giraffe"], "no category 'giraffe'"),
         (["--methods", "guided_backprob"], "did you mean 'guided_backprop'"),
