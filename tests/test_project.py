@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -36,7 +37,7 @@ def test_environment_yml_names_every_dependency_and_the_package_itself():
 def test_every_dependency_is_pinned_exactly():
     pinned = {pin.split("==")[0] for pin in PINS}
     groups = PROJECT["dependency-groups"].values()
-    wanted = {name for group in groups for name in group if isinstance(name, str)}
+    wanted = {Requirement(name).name for group in groups for name in group if isinstance(name, str)}
     assert wanted | set(PROJECT["project"]["dependencies"]) <= pinned
 
 

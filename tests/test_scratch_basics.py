@@ -12,7 +12,8 @@ import scipy.special
 import torch
 import torch.nn.functional as F
 
-from vislib import scratch, widgets
+from vislib import scratch
+from vislib.widgets import gradient_descent, perceptron
 
 RNG = np.random.default_rng(0)
 TORCH = {
@@ -218,12 +219,12 @@ def values_of(slider):
 
 
 def test_decisions_over_the_range_of_the_sliders():
-    w1, w2, bias, goal, _ = widgets.decision_line().children
+    w1, w2, bias, goal, _ = perceptron.decision_line().children
     best = dict.fromkeys(goal.options, 0)
     for a, b, c in itertools.product(*(values_of(s)[::2] for s in (w1, w2, bias))):
-        expected = [int(a * x1 + b * x2 + c > 0) for x1, x2 in widgets.CORNERS]
-        for name, wants in widgets.GOALS.items():
-            answers, right = widgets.decisions(a, b, c, name)
+        expected = [int(a * x1 + b * x2 + c > 0) for x1, x2 in perceptron.CORNERS]
+        for name, wants in perceptron.GOALS.items():
+            answers, right = perceptron.decisions(a, b, c, name)
             assert answers.tolist() == expected
             assert right == sum(e == want for e, want in zip(expected, wants, strict=True))
             best[name] = max(best[name], right)
@@ -231,22 +232,22 @@ def test_decisions_over_the_range_of_the_sliders():
 
 
 def test_small_change_over_the_range_of_the_slider():
-    slider = widgets.step_or_sigmoid().children[0]
+    slider = perceptron.step_or_sigmoid().children[0]
     before = 0.0
     for change in values_of(slider):
-        step, smooth = widgets.small_change(change)
+        step, smooth = perceptron.small_change(change)
         assert step == (change > 0.2 + 1e-9 or change - 0.2 > 0)
         assert smooth == pytest.approx(scipy.special.expit(change - 0.2)) and smooth > before
         before = smooth
 
 
 def test_descend_over_the_range_of_the_slider():
-    slider = widgets.descent().children[0]
+    slider = gradient_descent.descent().children[0]
     assert slider.min < 0.2 < slider.max
     for rate in values_of(slider):
-        path, losses = widgets.descend(rate, 30)
+        path, losses = gradient_descent.descend(rate, 30)
         factors = (1 - rate * np.array([1, 10])) ** np.arange(31)[:, None]
-        np.testing.assert_allclose(path, factors * widgets.START, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(path, factors * gradient_descent.START, rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(losses, 0.5 * path[:, 0] ** 2 + 5 * path[:, 1] ** 2)
         if abs(rate - 0.2) > 1e-6:
             assert (abs(path[-1, 1]) < 2) == (rate < 0.2)
@@ -254,14 +255,14 @@ def test_descend_over_the_range_of_the_slider():
 
 def test_valley_gradient_equals_finite_differences():
     v = np.array([-3.0, 1.5])
-    slope = scipy.optimize.approx_fprime(v, widgets.valley, 1e-7)
-    np.testing.assert_allclose(widgets.valley_gradient(v), slope, atol=1e-5)
+    slope = scipy.optimize.approx_fprime(v, gradient_descent.valley, 1e-7)
+    np.testing.assert_allclose(gradient_descent.valley_gradient(v), slope, atol=1e-5)
 
 
 DRAWINGS = [
-    (widgets.draw_decision_line, widgets.decision_line),
-    (widgets.draw_small_change, widgets.step_or_sigmoid),
-    (widgets.draw_descent, widgets.descent),
+    (perceptron.draw_decision_line, perceptron.decision_line),
+    (perceptron.draw_small_change, perceptron.step_or_sigmoid),
+    (gradient_descent.draw_descent, gradient_descent.descent),
 ]
 
 
@@ -292,4 +293,4 @@ def test_a_perceptron_without_weights_has_no_line_and_can_still_be_drawn(monkeyp
     import matplotlib.pyplot as plt
 
     monkeypatch.setattr("vislib.show.display", lambda figure, alt: plt.close(figure))
-    widgets.draw_decision_line(0, 0, 1, "OR")
+    perceptron.draw_decision_line(0, 0, 1, "OR")

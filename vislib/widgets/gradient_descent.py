@@ -1,0 +1,83 @@
+"""Widgets of notebook 02: the valley."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vislib import scratch, show
+from vislib.widgets import slider, sliders
+
+if TYPE_CHECKING:
+    from ipywidgets import VBox
+
+Array = np.ndarray
+
+
+CURVATURES = np.array([1.0, 10.0])
+START = np.array([-8.0, 2.0])
+
+
+def valley(v: Array) -> Array:
+    """``L(v) = ½ (1·v₁² + 10·v₂²)``: a long valley, ten times steeper across than along."""
+    return 0.5 * np.sum(CURVATURES * np.asarray(v) ** 2, axis=-1)
+
+
+def valley_gradient(v: Array) -> Array:
+    """``∇L = (1·v₁, 10·v₂)``."""
+    return CURVATURES * v
+
+
+def descend(rate: float, steps: int = 30) -> tuple[Array, Array]:
+    """Gradient descent in the valley: the path (steps + 1) × 2, and the loss along it."""
+    path = scratch.gradient_descent(valley_gradient, START, rate, steps)
+    return path, valley(path)
+
+
+def draw_descent(rate: float, steps: int = 30) -> None:
+    """The path in the valley, in three dimensions and over contour lines, and the loss by step."""
+    import matplotlib.pyplot as plt
+
+    path, losses = descend(rate, steps)
+    inside = (np.abs(path) <= (10, 5)).all(axis=1)
+    shown = path[: int(np.argmin(inside)) or len(path)]  # up to where it leaves the picture
+    x, y = np.meshgrid(np.linspace(-10, 10, 41), np.linspace(-5, 5, 41))
+    heights = valley(np.stack([x, y], axis=-1))
+    outcome = "diverges" if losses[-1] > losses[0] else f"ends at loss {losses[-1]:.2g}"
+    with show.style():
+        figure = plt.figure(figsize=(11.5, 4.2), layout="constrained")
+        solid = figure.add_subplot(1, 3, 1, projection="3d", computed_zorder=False)
+        solid.plot_surface(x, y, heights, cmap="Greys", alpha=0.6, vmin=-60, vmax=260)
+        solid.plot(*shown.T, valley(shown) + 3, "o-", ms=4, lw=1.8, zorder=5)
+        solid.plot(*START, valley(START) + 3, "s", ms=9, color=show.COLOURS[1], zorder=6)
+        solid.view_init(elev=38, azim=-68)
+        solid.set(xlabel="$v_1$", ylabel="$v_2$", xticks=[-8, 0, 8], yticks=[-4, 0, 4])
+        solid.set(zticks=[0, 80, 160], title="the valley")
+        over = figure.add_subplot(1, 3, 2)
+        draw_contours(over)
+        over.plot(*path.T, "o-", ms=5, lw=1.8)
+        over.plot(*START, "s", ms=11, color=show.COLOURS[1])
+        over.set_title(f"$\\eta$ = {rate:.3f}: {outcome}")
+        curve = figure.add_subplot(1, 3, 3)
+        curve.semilogy(losses, "o-", ms=5)
+        curve.set(xlabel="step", ylim=(1e-6, 1e6), title="loss at each step")
+        show.display(
+            figure,
+            f"Gradient descent in the valley with rate {rate:.3f}: the loss goes from "
+            f"{losses[0]:.3g} to {losses[-1]:.3g} in {steps} steps.",
+        )
+
+
+def draw_contours(axis: Any) -> None:
+    """Contour lines of the valley, and a star at its lowest point."""
+    x, y = np.meshgrid(np.linspace(-10, 10, 201), np.linspace(-5, 5, 201))
+    levels = [0.5, 2, 5, 10, 20, 35, 55, 80, 120, 170]
+    axis.contour(x, y, valley(np.stack([x, y], axis=-1)), levels, colors="0.6", linewidths=1)
+    axis.plot(0, 0, "k*", ms=16)
+    axis.set(xlim=(-10, 10), ylim=(-5, 5), xlabel="$v_1$", ylabel="$v_2$")
+
+
+def descent() -> VBox:
+    """A slider for the learning rate η, from too small to diverging."""
+    return sliders(draw_descent, rate=slider("learning rate $\\eta$", 0.05, 0.005, 0.22, 0.005))
