@@ -159,13 +159,14 @@ def run_batch(
     targets: Targets,
     methods: Sequence[str] = METHODS,
     *,
+    layer: str = "",
     save_maps: Path | None = None,
 ) -> tuple[list[Record], list[Skipped]]:
     """The records of one batch, and the units that could not be used, with reasons.
 
     `models` maps a suffix for the method's name to a net: ``{"": trained, "_random": untrained}``;
     it is empty for the controls. `targets` gives the net's classes for each category: the one with
-    the highest logit is explained.
+    the highest logit is explained. `layer` is where Grad-CAM looks, a layer of each of the nets.
     """
     skipped = []
     images, masks, units = [], [], []
@@ -197,7 +198,6 @@ def run_batch(
         x = torch.stack(images).to(next(model.parameters()).device)
         choose = best_of([targets[category] for _, category in units])
         try:
-            layer = last_conv_stage(model, x)
             maps, logits = explain(model, x, choose, methods, layer=layer)
         except (RuntimeError, ValueError) as error:
             if min(x.shape[-2:]) >= model.input_size:
@@ -337,6 +337,7 @@ def run(
     ) as bar:
         for net, net_batches in groupby(batches, key=lambda batch: batch.net):
             models = _load(net, device, controls) if net != NO_NET else {}
+            layer = _stage(models[""]) if models else ""
             setting = {
                 "data": data,
                 "weights": [_fingerprint(model) for model in models.values()],
@@ -357,6 +358,7 @@ def run(
                         models,
                         targets.get(net, {}),
                         methods,
+                        layer=layer,
                         save_maps=out / "maps" if save_maps else None,
                     )
                     _write_part(part, rows, missed)
@@ -404,6 +406,12 @@ def _load(net: str, device: str, controls: bool) -> dict[str, nets.Classifier]:
     if controls:
         models[RANDOM] = nets.load(net, device=device, weights=False)
     return models
+
+
+def _stage(model: nets.Classifier) -> str:
+    """The last convolutional stage at the size that the net was made for, whatever the images'."""
+    size, device = model.input_size, next(model.parameters()).device
+    return last_conv_stage(model, torch.zeros(1, 3, size, size, device=device))
 
 
 def _fingerprint(model: nn.Module) -> str:
