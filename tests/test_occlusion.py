@@ -1,0 +1,282 @@
+"""Occlusion against Captum, plain loops and identities; crops (`Regions`) against full images."""
+
+import copy
+
+import captum.attr
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vislib import nets
+from vislib.core import record
+from vislib.occlusion import filling, occlusion, slide, spread
+from vislib.regions import Regions
+
+NETS = [
+    "alexnet", "vgg11", "squeezenet1_1", "resnet18", "googlenet", "densenet121", "mobilenet_v2",
+    "inception_v3", "shufflenet_v2_x0_5", "efficientnet_b0",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def x() -> Tensor:
+    return torch.rand(2, 3, 80, 72, generator=torch.Generator().manual_seed(1))
+
+
+def small(*layers: nn.Module) -> nn.Module:
+    """A net of these layers, global mean and ten classes."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        maps = nn.Sequential(*layers)
+        channels = maps(torch.rand(1, 3, 40, 40)).shape[1]
+        head = nn.Linear(channels, 10)
+    return nn.Sequential(maps, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head).eval()
+
+
+@pytest.fixture(scope="module")
+def net() -> nn.Module:
+    return small(
+        nn.Conv2d(3, 8, 5, stride=2, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2),
+        nn.Conv2d(8, 12, 3, padding=1), nn.ReLU(inplace=True),
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------ only what changes
+
+
+def by_crops(model: nn.Module, image: Tensor, crops: Tensor, rows, columns) -> Tensor:
+    with torch.no_grad(), Regions() as regions:
+        clean = regions.keep(model, image)
+        assert torch.equal(clean, model(image))
+        return model(regions.start(crops.clone(), rows, columns))
+
+
+def in_full(model: nn.Module, image: Tensor, crops: Tensor, rows, columns) -> Tensor:
+    full = image.repeat(len(crops), 1, 1, 1)
+    height, width = crops.shape[-2:]
+    for one, crop, row, column in zip(full, crops, rows, columns, strict=True):
+        one[:, row : row + height, column : column + width] = crop
+    with torch.no_grad():
+        return model(full)
+
+
+def agree(model: nn.Module, image: Tensor, crops: Tensor, rows, columns) -> None:
+    expected = in_full(model, image, crops, rows, columns)
+    found = by_crops(model, image, crops, rows, columns)
+    change = (expected - model(image)).abs().amax(dim=1)
+    assert (change > 0).all()  # each square is seen, or nothing would be tested
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_crops_give_what_full_images_give(name, untrained):
+    """At every corner, at the borders and inside, for a picture that is no multiple of anything."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(1, 3, 141, 128, generator=generator)
+    crops = torch.rand(5, 3, 16, 12, generator=generator)
+    agree(untrained(name), image, crops, [0, 5, 125, 50, 0], [0, 116, 3, 47, 116])
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [nn.Conv2d(3, 4, 3, padding="same"), nn.ReLU()],
+        [nn.Conv2d(3, 4, 4, padding="same"), nn.ReLU()],
+        [nn.Conv2d(3, 4, 3, padding=2, dilation=2), nn.ReLU()],
+        [nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), nn.ReLU()],
+        [nn.Conv2d(3, 6, 3, stride=3, groups=3), nn.ReLU()],
+        [nn.Conv2d(3, 4, (1, 5), padding=(0, 2)), nn.Conv2d(4, 4, (5, 1), stride=(1, 2))],
+        [nn.Conv2d(3, 4, 1, stride=2)],
+        [nn.MaxPool2d(3, 2, ceil_mode=True), nn.Conv2d(3, 4, 3)],
+        [nn.MaxPool2d(3, 2, padding=1), nn.Conv2d(3, 4, 3)],
+        [nn.MaxPool2d(2, 1, dilation=2), nn.Conv2d(3, 4, 3)],
+        [nn.AvgPool2d(3, 2, padding=1), nn.Conv2d(3, 4, 3)],
+        [nn.AvgPool2d(3, 2, padding=1, count_include_pad=False), nn.Conv2d(3, 4, 3)],
+        [nn.AvgPool2d(3, 2, ceil_mode=True), nn.Conv2d(3, 4, 3)],
+        [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.PReLU(4), nn.Dropout(0.5)],
+        [nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.ReLU()],
+        [nn.Conv2d(3, 4, 3), nn.Softmax(dim=1)],
+        [nn.Conv2d(3, 4, 3), nn.Upsample(scale_factor=2), nn.Conv2d(4, 4, 3)],
+        [nn.ConvTranspose2d(3, 4, 3, stride=2), nn.ReLU()],
+        [nn.AdaptiveAvgPool2d(7), nn.Conv2d(3, 4, 3)],
+    ],
+    ids=lambda layers: " ".join(str(layer).replace(" ", "") for layer in layers)[:70],
+)
+def test_crops_through_every_kind_of_layer(layers):
+    model = small(*layers)
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(1, 3, 41, 38, generator=generator)
+    crops = torch.rand(4, 3, 6, 7, generator=generator)
+    agree(model, image, crops, [0, 35, 11, 20], [0, 31, 14, 9])
+
+
+class Unusual(nn.Module):
+    """What real nets do around their layers: sums of maps with different views, gates, asides."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.kind = kind
+        self.a, self.b = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.head = nn.Linear(4, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.a((x - 0.4) / torch.full((3, 1, 1), 0.3))
+        if self.kind == "sum in place":
+            b = self.b(a)
+            b += a
+            a = b
+        elif self.kind == "relu as an aside":
+            F.relu_(a)  # the result is not used: the change in place is
+            a = self.b(a)
+        elif self.kind == "before and after":
+            pooled = F.max_pool2d(a, 2)
+            a = F.max_pool2d(a.relu_(), 2) * pooled
+        elif self.kind == "gate":
+            a = a * a.mean(dim=(2, 3), keepdim=True).sigmoid()
+        elif self.kind == "reads the shape":
+            n, c, h, w = a.shape
+            a = self.b(a) / (h * w) + a.size(3)
+            a = a.reshape(n, 2, c // 2, h, w).transpose(1, 2).flatten(1, 2)
+        elif self.kind == "slices":
+            a = torch.cat([a[:, 2:], self.b(a)[:, :2]], dim=1)
+        elif self.kind == "columns":
+            a = a + torch.arange(float(a.shape[-1]))
+        elif self.kind == "cat of rows":
+            a = torch.cat([a, self.b(a)], dim=2)
+        return self.head(a.relu().mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "sum in place", "relu as an aside", "before and after", "gate", "reads the shape", "slices",
+        "columns", "cat of rows",
+    ],
+)  # fmt: skip
+def test_crops_through_unusual_nets(kind):
+    with torch.random.fork_rng():
+        model = Unusual(kind).eval()
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(1, 3, 30, 34, generator=generator)
+    crops = torch.rand(3, 3, 5, 5, generator=generator)
+    agree(model, image, crops, [0, 25, 10], [0, 29, 15])
+
+
+def test_crops_are_cheaper_than_full_images():
+    """Counted in multiplications, not in seconds."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = nets.load("vgg16", weights=False)
+    image, crops = torch.rand(1, 3, 224, 224), torch.rand(4, 3, 32, 32)
+    places = [0, 64, 100, 192], [0, 96, 150, 192]
+    with FlopCounterMode(display=False) as whole:
+        expected = in_full(model, image, crops, *places)
+    with torch.no_grad(), Regions() as regions:
+        regions.keep(model, image)
+        with FlopCounterMode(display=False) as parts:
+            found = model(regions.start(crops, *places))
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert parts.get_total_flops() < 0.25 * whole.get_total_flops()
+
+
+# ------------------------------------------------------------ occlusion
+
+
+@pytest.mark.parametrize("name", ["alexnet", "vgg11", "squeezenet1_1", "resnet18", "googlenet"])
+def test_occlusion_equals_captum(name, x, untrained):
+    model, target, x = copy.deepcopy(untrained(name)).double(), torch.tensor([3, 7]), x.double()
+    expected = captum.attr.Occlusion(model).attribute(
+        x, (3, 24, 24), (3, 16, 16), baselines=0.5, target=target, perturbations_per_eval=8
+    )[:, :1]
+    found = occlusion(model, x, target, size=24, stride=16)
+    # Captum computes in float64 too, but gives its result in float32
+    assert (found - expected).abs().max() <= 1e-6 * expected.abs().max()
+
+
+@pytest.mark.parametrize(("size", "stride"), [(1, 9), (7, 5), (16, 16), (72, 4), (10, 30)])
+def test_slide_equals_plain_loops(size, stride, x, net):
+    fill = filling(x, "noise")
+    found = slide(net, x, size=size, stride=stride, fill=fill, layer="0.3")
+    assert found.rows[0] == found.columns[0] == 0
+    assert 80 - max(size, stride) <= found.rows[-1] < 80
+    assert 72 - max(size, stride) <= found.columns[-1] < 72
+    for i, row in enumerate(found.rows):
+        for j, column in enumerate(found.columns):
+            covered = x.clone()
+            square = (..., slice(row, row + size), slice(column, column + size))
+            covered[square] = fill[square]
+            with torch.no_grad(), record(net, ["0.3"]) as outputs:
+                logits = net(covered)
+            totals = outputs["0.3"].sum(dim=(2, 3))
+            assert torch.allclose(found.logits[:, i, j], logits, rtol=1e-4, atol=1e-6)
+            assert torch.allclose(found.totals[:, i, j], totals, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        assert torch.equal(found.clean, torch.cat([net(image[None]) for image in x]))
+
+
+def test_a_square_that_changes_nothing_gives_zero(x, net):
+    assert not slide(net, x, fill=x).logits.sub(net(x)[:, None, None]).abs().gt(1e-6).any()
+    assert occlusion(net, x, 3, fill=x).abs().max() < 1e-6
+
+
+def test_only_the_place_that_a_net_looks_at_counts():
+    """A net that is the mean of a corner: the loss is the share of the corner that is covered."""
+
+    class Corner(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[:, :1, :8, :8].mean(dim=(2, 3)).expand(-1, 2)
+
+    image = torch.ones(1, 3, 32, 32)
+    values = slide(Corner(), image, size=8, stride=4, fill=0.0).logits[0, :, :, 0]
+    assert values[0, 0] == 0 and values[0, 1] == values[1, 0] == 0.5 and values[1, 1] == 0.75
+    assert (values[2:] == 1).all() and (values[:, 2:] == 1).all()
+    found = occlusion(Corner(), image, 1, size=8, stride=4, fill=0.0)[0, 0]
+    assert found[0, 0] == 1 and found[12:].abs().max() == 0
+
+
+def test_spread_is_the_mean_over_the_squares(x, net):
+    found = slide(net, x, size=20, stride=11)
+    values = torch.rand(2, 1, len(found.rows), len(found.columns))
+    spreaded = spread(values, found, (80, 72))
+    for row, column in [(0, 0), (19, 21), (20, 40), (79, 71)]:
+        covering = [
+            values[:, 0, i, j]
+            for i, top in enumerate(found.rows)
+            for j, left in enumerate(found.columns)
+            if top <= row < top + 20 and left <= column < left + 20
+        ]
+        assert torch.allclose(spreaded[:, 0, row, column], torch.stack(covering).mean(0))
+    gaps = slide(net, x, size=4, stride=10)
+    assert (
+        spread(torch.ones(2, 1, len(gaps.rows), len(gaps.columns)), gaps, (80, 72))[0, 0, 5, 5] == 0
+    )
+
+
+@pytest.mark.parametrize("kind", ["grey", "mean", "blur", "noise"])
+def test_fillings(kind, x):
+    made = filling(x, kind)
+    assert made.shape == x.shape and made.min() >= 0 and made.max() <= 1
+    assert torch.equal(made, filling(x, kind))
+    if kind == "mean":
+        assert torch.allclose(made[1, 2], x[1, 2].mean())
+    if kind == "blur":
+        assert torch.allclose(made.mean(), x.mean(), atol=0.02) and made.std() < 0.2 * x.std()
+    if kind == "noise":
+        assert not torch.equal(made, filling(x, kind, seed=1)) and 0.25 < made.std() < 0.33
+
+
+def test_what_cannot_be_is_said(x, net):
+    with pytest.raises(ValueError, match=r"a square of 73 pixels does not fit into \(80, 72\)"):
+        slide(net, x, size=73)
+    with pytest.raises(ValueError, match="must move by at least 1 pixel, not by 0"):
+        slide(net, x, stride=0)
+    with pytest.raises(ValueError, match="no filling 'gray'"):
+        filling(x, "gray")
+    with pytest.raises(ValueError, match="target 10 does not exist"):
+        occlusion(net, x, 10)
+    with pytest.raises(ValueError, match="NaN"):
+        slide(net, x * torch.nan)
+    with pytest.raises(ValueError, match=r"no layer '0\.9'"):
+        slide(net, x, layer="0.9")
