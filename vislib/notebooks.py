@@ -91,9 +91,10 @@ def update(path: Path, *, timeout: int = 600) -> int:
     notebook = read(path)
     header(notebook, path.name)
     fold_solutions(notebook, path.name)
-    for attempt in ("first", "last"):
+    # A run that stalls does so for good (nbclient, now and then, at a widget): notice it early.
+    for patience, may_stall in ((min(timeout, 150), True), (timeout, False)):
         start = time.perf_counter()
-        if run(notebook, path, timeout=timeout, may_stall=attempt == "first"):
+        if run(notebook, path, timeout=patience, may_stall=may_stall):
             break
         print(f"{path.name}: the run stalled, now again with a fresh kernel", flush=True)
     seconds = max(1, round(time.perf_counter() - start))
