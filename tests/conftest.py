@@ -1,25 +1,12 @@
 """Nets that several test files share."""
 
 import functools
-import os
-import runpy
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 import torchvision
 from torch import nn
-
-# The network is blocked here, and in all processes that are started from here.
-OFFLINE = Path(__file__).parent / "offline"
-if str(OFFLINE) not in sys.path:
-    runpy.run_path(str(OFFLINE / "sitecustomize.py"))
-    sys.path.append(str(OFFLINE))
-    os.environ["PYTHONPATH"] = os.pathsep.join(
-        filter(None, (str(OFFLINE), os.environ.get("PYTHONPATH")))
-    )
 
 # The initialisation of these nets' own is slow; PyTorch's default one serves as well here.
 OPTIONS = {

@@ -206,3 +206,18 @@ def test_sha256sum_reads_the_list(data: Path) -> None:
         capture_output=True,
     )  # fmt: skip
     assert done.stdout == "nets/a.safetensors: OK\nscenes.json: OK\n"
+
+
+def test_the_kernel_starts_while_the_other_checks_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    both = threading.Barrier(2, timeout=20)
+
+    def meets() -> doctor.Finding:
+        both.wait()  # goes on only when the other check is running, too
+        return doctor.Finding(True, "met")
+
+    monkeypatch.setattr(doctor, "notebook_kernel", meets)
+    checks = {"first": lambda: meets(), "kernel": meets, "last": doctor.python}
+    monkeypatch.setattr(doctor, "CHECKS", checks)
+    assert [found.what for found in doctor.examine()][:2] == ["met", "met"]

@@ -1,10 +1,14 @@
 """The network is blocked wherever tests run code: here, in subprocesses, in notebook kernels."""
 
+import os
+import shutil
 import socket
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
+import nbformat
 import pytest
 from jupyter_client.manager import start_new_kernel
 
@@ -58,3 +62,24 @@ def test_notebook_kernels_are_blocked() -> None:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
     assert reply["content"]["ename"] == "NetworkBlocked"
+
+
+def test_a_notebook_alone_is_blocked(tmp_path: Path) -> None:
+    # For `pytest notebooks/01_perceptron.ipynb`, only the conftest.py at the root is read
+    root = Path(__file__).parents[1]
+    shutil.copy(root / "conftest.py", tmp_path)
+    shutil.copytree(root / "tests" / "offline", tmp_path / "tests" / "offline")
+    (tmp_path / "notebooks").mkdir()
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CONNECT)])
+    notebook.cells[0].execution_count = 1
+    nbformat.write(notebook, tmp_path / "notebooks" / "a.ipynb")
+    command = "-m pytest -p no:cacheprovider --rootdir=. --nbval --nbval-current-env notebooks"
+    done = subprocess.run(
+        [sys.executable, *command.split()],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "NetworkBlocked" in done.stdout

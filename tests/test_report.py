@@ -299,3 +299,69 @@ def test_a_chart_marks_means_over_a_part_of_the_records():
     assert "undefined" in figure.legends[0].get_title().get_text()
     none = report.chart(report.table(report.frame(synthetic(undefined=0))))
     assert "undefined" not in none.legends[0].get_title().get_text()
+
+
+def test_a_chart_can_have_fewer_panels_a_row():
+    summary = report.table(report.frame(synthetic(images=1)))
+    wide, narrow = report.chart(summary, "net"), report.chart(summary, "net", columns=2)
+    shapes = [figure.axes[0].get_gridspec().get_geometry() for figure in (wide, narrow)]
+    assert shapes == [(1, 4), (2, 2)]
+    assert narrow.get_figwidth() < 0.7 * wide.get_figwidth()
+
+
+# --- single records --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("methods", "shape"), [(METHODS[:1], (1, 1)), (METHODS[:3], (1, 3)), (METHODS, (2, 3))]
+)
+def test_spread_shows_every_record_in_its_methods_panel(methods, shape):
+    rows = report.frame(synthetic(methods=methods, controls=False))
+    figure = report.spread(rows)
+    assert figure.axes[0].get_gridspec().get_geometry() == shape
+    panels = [axis for axis in figure.axes if axis.get_title()]
+    assert [axis.get_title() for axis in panels] == [report.readable(m) for m in methods]
+    for axis, method in zip(panels, methods, strict=True):
+        here = rows[rows.method == method]
+        dots = axis.collections[0].get_offsets()
+        assert len(dots) == len(here)
+        defined = here[["mask_share", "P"]].dropna().to_numpy()
+        assert np.ma.compress_rows(dots) == pytest.approx(defined)
+    for axis in figure.axes[len(methods) :]:
+        assert not axis.axison  # an empty place has no frame
+
+
+def test_spread_shows_what_the_uniform_map_would_get_and_all_dots():
+    rows = report.frame(synthetic())
+    for axis in report.spread(rows).axes:
+        if not axis.get_title():
+            continue
+        (line,) = axis.lines
+        assert list(line.get_xdata()) == list(line.get_ydata()) == [0, 1]
+        assert line.get_linestyle() == "--"
+        (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
+        assert left <= 0
+        assert rows.mask_share.max() < right < 1.2 * rows.mask_share.max()
+        assert low <= 0 < 1 <= high
+
+
+def test_spread_does_not_overlap():
+    figure = report.spread(report.frame(synthetic(controls=False)))
+    figure.canvas.draw()
+    boxes = [axis.get_tightbbox() for axis in figure.axes if axis.get_title()]
+    boxes += [text.get_window_extent() for text in (figure._supxlabel, figure._supylabel)]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("gradient", "gradient"),
+        ("guided_backprop", "guided backprop"),
+        ("guided_grad_cam", "Guided Grad-CAM"),
+        ("grad_cam_random", "Grad-CAM, random"),
+        ("sobel_edges", "Sobel edges"),
+    ],
+)
+def test_names_for_reading(name, shown):
+    assert report.readable(name) == shown

@@ -203,3 +203,178 @@ def test_the_style_lasts_for_the_block_only():
     with show.style():
         assert matplotlib.rcParams["font.size"] > before
     assert matplotlib.rcParams["font.size"] == before
+
+
+# --- coarse ----------------------------------------------------------------------------------
+
+
+def test_coarse_keeps_the_strongest_value_of_each_square_with_its_sign():
+    maps = torch.randn(3, 10, 7)
+    found = show.coarse(maps, 4)
+    assert found.shape == (1, 3, 2)
+    total = maps.sum(dim=0)
+    for i in range(3):
+        for j in range(2):
+            square = total[4 * i : 4 * i + 4, 4 * j : 4 * j + 4].flatten()
+            assert found[0, i, j] == square[square.abs().argmax()]
+
+
+# --- curves ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What is displayed is kept instead: pairs of a figure and its alt text."""
+    kept: list[tuple[plt.Figure, str]] = []
+    monkeypatch.setattr(show, "display", lambda figure, alt: kept.append((figure, alt)))
+    yield kept
+    plt.close("all")
+
+
+LINES = {f"line {k}": (np.arange(1, 41), np.arange(1, 41) ** (k + 1.0)) for k in range(7)}
+
+
+def test_curves_draw_the_values_given(shown):
+    show.curves({"left": LINES, "right": {"one": ([0, 1], [3, 5])}}, alt="Two", x="step", y="loss")
+    ((figure, alt),) = shown
+    assert alt == "Two"
+    left, right = figure.axes
+    assert [axis.get_title() for axis in figure.axes] == ["left", "right"]
+    assert [axis.get_xlabel() for axis in figure.axes] == ["step", "step"]
+    assert left.get_ylabel() == "loss"
+    for line, (across, up) in zip(left.lines, LINES.values(), strict=True):
+        assert list(line.get_xdata()) == list(across)
+        assert list(line.get_ydata()) == list(up)
+    assert [text.get_text() for text in left.get_legend().get_texts()] == list(LINES)
+    assert right.get_legend() is None  # one line needs no name
+
+
+def test_lines_can_be_told_apart_without_colour(shown):
+    show.curves({"": LINES}, alt="Seven lines")
+    lines = shown[0][0].axes[0].lines
+    assert len({line.get_color() for line in lines}) == len(lines)
+    assert len({line.get_marker() for line in lines}) == len(lines)
+    # as drawn: the dash pattern stands in no public attribute
+    assert len({str(line._dash_pattern) for line in lines[:6]}) == 6
+    marked = [tuple(line.get_markevery()) for line in lines]
+    assert all(5 <= len(places) <= 10 for places in marked)
+    assert len(set(marked)) > 4  # marks of lines that coincide stand beside each other
+
+
+@pytest.mark.parametrize("log", ["", "x", "y", "xy"])
+def test_curves_have_the_scales_asked_for(shown, log):
+    show.curves({"": LINES}, alt="Lines", log=log)
+    axis = shown[0][0].axes[0]
+    assert axis.get_xscale() == ("log" if "x" in log else "linear")
+    assert axis.get_yscale() == ("log" if "y" in log else "linear")
+
+
+@pytest.mark.parametrize("log", ["", "x"])
+def test_marks_are_spread_over_the_picture(shown, log):
+    steps = np.arange(1, 3001)
+    show.curves({"": {"a": (steps, steps), "b": (steps, steps)}}, alt="Lines", log=log)
+    for line in shown[0][0].axes[0].lines:
+        places = steps[line.get_markevery()]
+        gaps = np.diff(np.log(places) if log else places)
+        assert len(places) >= 6
+        assert gaps.max() < 2.5 * np.median(gaps)
+
+
+def test_curves_pass_limits_on(shown):
+    show.curves({"a": LINES, "b": LINES}, alt="Lines", xlim=(3, 8), ylim=(-1, 2))
+    for axis in shown[0][0].axes:
+        assert (axis.get_xlim(), axis.get_ylim()) == ((3, 8), (-1, 2))
+
+
+@pytest.mark.parametrize("step", [1, 1.25])
+def test_whole_numbers_get_whole_ticks(shown, step):
+    across = step * np.arange(3)
+    show.curves({"": {"a": (across, across)}}, alt="A line", size=(14, 4))
+    ticks = shown[0][0].axes[0].get_xticks()
+    assert (np.mod(ticks, 1) == 0).all() == (step == 1)
+
+
+# --- matrices --------------------------------------------------------------------------------
+
+SIGNED = np.array([[1.0, -2.0, np.nan], [0.25, 1234.0, 0.0]])
+
+
+def images(figure):
+    return [axis.get_images()[0] for axis in figure.axes]
+
+
+def test_matrices_write_every_number_into_its_cell(shown):
+    show.matrices({"signed": SIGNED, "plain": np.eye(2)}, alt="Two matrices")
+    ((figure, alt),) = shown
+    assert alt == "Two matrices"
+    assert [axis.get_title() for axis in figure.axes] == ["signed", "plain"]
+    written = {(text.get_position()): text.get_text() for text in figure.axes[0].texts}
+    assert written == {
+        (0, 0): "1", (1, 0): "−2", (0, 1): "0.25", (1, 1): "1234", (2, 1): "0"
+    }  # fmt: skip
+    assert len(figure.axes[1].texts) == 4
+
+
+def test_a_cell_without_a_number_is_hatched_and_white(shown):
+    show.matrices({"signed": SIGNED}, alt="A matrix")
+    (axis,) = shown[0][0].axes
+    hatched = [patch.get_xy() for patch in axis.patches if patch.get_hatch()]
+    assert hatched == [(1.5, -0.5)]
+    (image,) = images(shown[0][0])
+    assert image.cmap(image.norm(image.get_array()))[0, 2, :3] == pytest.approx(WHITE)
+
+
+def test_matrices_have_pale_colours_around_zero_where_there_is_a_sign(shown):
+    show.matrices({"signed": np.array([[-3.0, 0, 3]]), "plain": np.array([[0, 1, 2.0]])}, alt="Two")
+    signed, plain = (
+        image.cmap(image.norm(image.get_array()))[0, :, :3] for image in images(shown[0][0])
+    )
+    assert signed[1] == pytest.approx(WHITE, abs=0.05)
+    assert signed[0, 2] > signed[0, 0]  # blue below
+    assert signed[2, 0] > signed[2, 2]  # red above
+    assert plain[0] == pytest.approx(WHITE, abs=0.1)
+    assert brightness(plain)[0] > brightness(plain)[1] > brightness(plain)[2]
+    assert min(brightness(signed).min(), brightness(plain).min()) > 0.4  # black on it can be read
+
+
+def test_limits_give_the_same_number_the_same_colour(shown):
+    parts = {"a": np.array([[1.0, 2.0]]), "b": np.array([[1.0, 8.0]]), "c": np.array([[1.0, -4]])}
+    show.matrices(parts, alt="Three", limits=dict.fromkeys(parts, (-4, 8)))
+    first = [image.cmap(image.norm(1.0)) for image in images(shown[0][0])]
+    assert first[0] == first[1] == first[2]
+    show.matrices(parts, alt="Three")
+    alone = [image.cmap(image.norm(1.0)) for image in images(shown[1][0])]
+    assert len(set(alone)) == 3
+
+
+def test_frames_are_drawn_where_they_should_be(shown):
+    frames = {"a": (1, 3, 0, 2)}
+    show.matrices({"a": np.ones((4, 4)), "b": np.ones((4, 4))}, alt="Two", frames=frames)
+    thick = [
+        [(p.get_xy(), p.get_width(), p.get_height()) for p in axis.patches if p.get_linewidth() > 2]
+        for axis in shown[0][0].axes
+    ]
+    assert thick == [[((-0.5, 0.5), 2, 2)], []]
+
+
+def test_all_cells_have_the_same_size(shown):
+    # 2×2 is narrower than its title may be, so its axis is wider than its cells
+    show.matrices({"values": np.eye(2), "large": np.eye(6), "flat": np.ones((1, 4))}, alt="Three")
+    (figure, _) = shown[0]
+    figure.canvas.draw()
+    sides = []
+    for axis in figure.axes:
+        (x0, y0), (x1, y1) = axis.transData.transform([(0, 0), (1, 1)])
+        sides += [x1 - x0, y0 - y1]
+    assert max(sides) < 1.02 * min(sides)
+    assert min(sides) > 0.35 * figure.dpi  # inches: a number of three digits has room
+
+
+@pytest.mark.parametrize("draw", [show.curves, show.matrices])
+def test_they_cannot_be_called_without_alt_text(draw):
+    with pytest.raises(TypeError, match="alt"):
+        draw({})
+    content = {"a": {"b": ([1], [1])}} if draw is show.curves else {"a": np.eye(2)}
+    with pytest.raises(ValueError, match="needs alt text"):
+        draw(content, alt=" ")
+    plt.close("all")

@@ -128,9 +128,9 @@ def _views(summary: pd.DataFrame) -> list[str]:
     return list(summary["view"].unique())
 
 
-def chart(summary: pd.DataFrame, view: str = "all") -> Figure:
+def chart(summary: pd.DataFrame, view: str = "all", *, columns: int | None = None) -> Figure:
     """Bars of mean P with 95 % intervals, a panel for each value of the view, the best method on
-    top.
+    top; `columns` panels a row.
 
     The dashed line is what a uniform map would get (the mask's share). Random weights and controls
     stand below the explanations, each with a hatch of its own.
@@ -142,7 +142,7 @@ def chart(summary: pd.DataFrame, view: str = "all") -> Figure:
     part = summary[summary["view"] == view]
     values = sorted(part["value"].unique())
     positions, groups = _places(summary)
-    columns = len(values) if len(values) <= 4 else 3 if len(values) <= 6 else 4
+    columns = columns or (len(values) if len(values) <= 4 else 3 if len(values) <= 6 else 4)
     rows = -(-len(values) // columns)
     height = 1 - min(positions.values())
     end = np.nan_to_num(part["high"].to_numpy()).max() or 1.0
@@ -201,7 +201,7 @@ def chart(summary: pd.DataFrame, view: str = "all") -> Figure:
             )
             axis.set_xlim(0, (1.12 if columns == 1 else 1.3) * end)
             axis.set_ylim(-height + 0.3, 0.7)
-            axis.set_yticks(list(positions.values()), [_readable(method) for method in positions])
+            axis.set_yticks(list(positions.values()), [readable(method) for method in positions])
             axis.tick_params(axis="y", length=0)
         star = " (* without the records whose P is undefined)" if part.undefined.any() else ""
         figure.legend(
@@ -237,7 +237,7 @@ def _places(summary: pd.DataFrame) -> tuple[dict[str, float], dict[str, list[str
     return positions, groups
 
 
-def _readable(method: str) -> str:
+def readable(method: str) -> str:
     """The method's name for reading: "guided_grad_cam_random" is "Guided Grad-CAM, random"."""
     name = method.removesuffix(RANDOM).replace("_", " ")
     for code, usual in (
@@ -256,31 +256,37 @@ def _value_label(mean_p: float, undefined: int) -> str:
 
 
 def spread(records: pd.DataFrame) -> Figure:
-    """Every record's P against the mask's share, a panel for each method.
+    """Every record's P against the mask's share, a panel for each method, three a row.
 
-    `records` is a `frame`. On the dashed diagonal a map is worth as much as the uniform one.
+    `records` is a `frame`. On the dashed line P is the share, as for the uniform map.
+    The axis of the share ends where the records do: objects are small.
     """
     import matplotlib.pyplot as plt
 
     from vislib import show
 
     methods = [name for name in ORDER if name in set(records.method)]
+    columns = min(3, len(methods))
+    rows = -(-len(methods) // columns)
+    end = 1.05 * records.mask_share.max()
     with show.style():
         figure, axes = plt.subplots(
-            1,
-            len(methods),
-            figsize=(2.8 * len(methods), 3.4),
+            rows,
+            columns,
+            figsize=(0.6 + 3 * columns, 0.5 + 2.9 * rows),
             sharex=True,
             sharey=True,
             squeeze=False,
             layout="constrained",
         )
-        for axis, name in zip(axes.flat, methods, strict=True):
+        for axis in axes.flat[len(methods) :]:
+            axis.axis("off")
+        for axis, name in zip(axes.flat, methods, strict=False):
             part = records[records.method == name]
             axis.scatter(part.mask_share, part.P, s=7, alpha=0.35, color=show.COLOURS[0])
-            axis.plot([0, 1], [0, 1], color=show.COLOURS[1], linestyle="--")
-            axis.set(title=_readable(name), xlim=(0, 1), ylim=(0, 1), aspect="equal")
-        axes[0, 0].set_ylabel("P of one record")
+            axis.plot([0, 1], [0, 1], color=show.COLOURS[1], linestyle="--", lw=2.5)
+            axis.set(title=readable(name), xlim=(0, end), ylim=(-0.02, 1.02))
+        figure.supylabel("P of one record", fontsize=13)
         figure.supxlabel("the mask's share of the image (dashed: the uniform map)", fontsize=13)
     return figure
 

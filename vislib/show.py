@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from matplotlib.figure import Figure
 
@@ -57,6 +57,19 @@ def heat(maps: Tensor, *, percentile: float = 99.5) -> np.ndarray:
     if values.min() < 0:
         return matplotlib.colormaps[DIVERGING](0.5 + 0.5 * np.clip(values / top, -1, 1))[..., :3]
     return matplotlib.colormaps[SEQUENTIAL](np.clip(values / top, 0, 1))[..., :3]
+
+
+def coarse(maps: Tensor, block: int) -> Tensor:
+    """A C×H×W map in squares of block×block pixels: 1×⌈H/block⌉×⌈W/block⌉, for a small picture.
+
+    Channels are added up, then each square shows its value of largest magnitude, with its sign. A
+    fine map would lose its single pixels, or mix red and blue, where the picture is shown smaller.
+    """
+    total = maps.sum(dim=0, keepdim=True)
+    top, low = (
+        torch.nn.functional.max_pool2d(sign * total, block, ceil_mode=True) for sign in (1, -1)
+    )
+    return torch.where(top >= low, top, -low)
 
 
 def overlay(image: Picture, maps: Tensor, *, opacity: float = 0.55) -> np.ndarray:
@@ -167,10 +180,13 @@ def curves(
 ) -> None:
     """Show lines, ``{title: {label: (x values, y values)}}``: one axis for each title.
 
-    The lines differ by colour, dashes and marks. `x` and `y` name the axes, `log` (``"y"``,
-    ``"x"``, ``"xy"``) makes them logarithmic, `limits` goes to ``Axes.set`` (``ylim=…``).
+    The lines differ by colour, dashes and marks (a few on each line, at the same distance on paper
+    also where x is logarithmic). Whole numbers along x get whole ticks. `x` and `y` name the axes,
+    `log` (``"y"``, ``"x"``, ``"xy"``) makes them logarithmic, `limits` goes to ``Axes.set``
+    (``ylim=…``).
     """
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     width, height = size
     with style():
@@ -179,7 +195,6 @@ def curves(
         )
         for axis, (title, lines) in zip(row[0], axes.items(), strict=True):
             for number, (label, (across, up)) in enumerate(lines.items()):
-                every = max(1, len(across) // 8)
                 axis.plot(
                     across,
                     up,
@@ -187,11 +202,14 @@ def curves(
                     color=COLOURS[number % len(COLOURS)],
                     ls=_DASHES[number % len(_DASHES)],
                     marker=_MARKS[number % len(_MARKS)],
-                    markevery=(number * every // len(lines), every),
+                    markevery=_marked(across, number / len(lines), log="x" in log),
                     ms=7,
                     label=label,
                 )
             axis.set(title=title, xlabel=x, xscale="log" if "x" in log else "linear")
+            whole = all(np.all(np.mod(across, 1) == 0) for across, _ in lines.values())
+            if whole and "x" not in log:
+                axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
             axis.set(yscale="log" if "y" in log else "linear", **limits)
             axis.grid(alpha=0.3)
             if len(lines) > 1:
@@ -200,22 +218,40 @@ def curves(
         display(figure, alt)
 
 
+def _marked(across: Any, shift: float, *, log: bool) -> list[int]:
+    """Which points of a line get a mark: all of up to 15, else about 8, the first after `shift`."""
+    count = len(across)
+    if count <= 15:
+        return list(range(count))
+    if not log:
+        every = count // 8
+        return list(range(int(shift * every), count, every))
+    places = np.log(np.asarray(across, dtype=np.float64))
+    wanted = np.linspace(places[0], places[-1], 9)[:-1]
+    wanted = wanted + shift * (wanted[1] - wanted[0])
+    return sorted({int(np.abs(places - place).argmin()) for place in wanted})
+
+
 def matrices(
     arrays: Mapping[str, np.ndarray],
     *,
     alt: str,
     frames: Mapping[str, tuple[int, int, int, int]] | None = None,
+    limits: Mapping[str, tuple[float, float]] | None = None,
     cell: float = 0.46,
 ) -> None:
     """Show small matrices side by side with their numbers written in the cells.
 
-    Colours are pale so that the numbers stay legible: blue below zero, red above in a matrix with
-    negative entries, white to orange in one without. NaN is drawn as an empty, hatched cell.
+    All cells have the same size. Colours are pale so that the numbers stay legible: blue below
+    zero, red above in a matrix with negative entries, white to orange in one without. NaN is drawn
+    as an empty, hatched cell.
 
     Args:
         arrays: title to matrix, H×W.
         alt: what a person who cannot see the picture should know.
         frames: title to (top, bottom, left, right), the ends exclusive: a thick frame drawn there.
+        limits: title to the (lowest, highest) value that the colours are for. By default those of
+            the matrix itself; give them where figures that belong together are to be compared.
         cell: the side of a cell in inches.
     """
     import matplotlib
@@ -224,20 +260,21 @@ def matrices(
 
     shapes = [np.shape(array) for array in arrays.values()]
     widths = [max(shape[1] * cell, 1.6) for shape in shapes]
-    tall = max(shape[0] for shape in shapes) * cell + 0.6
+    rows = max(shape[0] for shape in shapes)
     with style():
         figure, axes = plt.subplots(
             1,
             len(arrays),
-            figsize=(sum(widths) + 0.4 * len(widths), tall),
+            figsize=(sum(widths) + 0.4 * len(widths), rows * cell + 0.6),
             width_ratios=widths,
             squeeze=False,
             layout="constrained",
         )
-        for axis, (title, array) in zip(axes.flat, arrays.items(), strict=True):
+        for axis, (title, array), width in zip(axes.flat, arrays.items(), widths, strict=True):
             values = np.asarray(array, dtype=np.float64)
-            top = 1.7 * (np.nanmax(np.abs(values), initial=0) or 1.0)
-            signed = np.nanmin(values, initial=0) < 0
+            colour_range = (limits or {}).get(title, values)
+            top = 1.7 * (np.nanmax(np.abs(colour_range), initial=0) or 1.0)
+            signed = np.nanmin(colour_range, initial=0) < 0
             colours = matplotlib.colormaps[DIVERGING if signed else "Oranges"].with_extremes(
                 bad="white"
             )
@@ -263,7 +300,100 @@ def matrices(
                         clip_on=False,
                     )
                 )
+            beside = (width / cell - values.shape[1]) / 2  # a narrow matrix under a wide title
+            axis.set(xlim=(-0.5 - beside, values.shape[1] - 0.5 + beside), ylim=(rows - 0.5, -0.5))
             axis.set_title(title)
             axis.axis("off")
             axis.set_anchor("N")
         display(figure, alt)
+
+
+def mosaic(
+    pictures: Sequence[Picture] | Tensor, *, columns: int = 8, gap: int = 1, scale: int = 1
+) -> np.ndarray:
+    """Many small pictures of one size as tiles of one: H×W×3 in [0, 1], white between the tiles.
+
+    Args:
+        pictures: N of them, each as `picture` takes it; a tensor N×3×h×w, N×1×h×w or N×h×w too.
+        columns: tiles in a row.
+        gap: pixels between tiles, after scaling.
+        scale: each pixel becomes this many to a side.
+    """
+    tiles = [picture(one).repeat(scale, axis=0).repeat(scale, axis=1) for one in pictures]
+    height, width = tiles[0].shape[:2]
+    columns = min(columns, len(tiles))
+    rows = -(-len(tiles) // columns)
+    whole = np.ones((rows * (height + gap) - gap, columns * (width + gap) - gap, 3))
+    for number, tile in enumerate(tiles):
+        row, column = divmod(number, columns)
+        top, left = row * (height + gap), column * (width + gap)
+        whole[top : top + height, left : left + width] = tile
+    return whole
+
+
+def tinted(maps: Tensor, *, percentile: float = 99, blur: float = 0) -> np.ndarray:
+    """A signed 3×H×W map in its own three colours, zero mid-grey: H×W×3 floats in [0, 1].
+
+    The look of the deconvnet's and guided backprop's pictures in the literature. The scale ends at
+    the given percentile of ``|map|``; `blur` smooths with a Gaussian of so many pixels first.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    values = gaussian_filter(maps.detach().cpu().double().numpy(), (0, blur, blur))
+    size = np.abs(values)
+    top = np.percentile(size, percentile) or size.max() or 1.0
+    return np.moveaxis(np.clip(0.5 + 0.5 * values / top, 0, 1), 0, -1)
+
+
+def frame(
+    image: Picture,
+    box: Sequence[float],
+    *,
+    colour: str = COLOURS[4],
+    width: int = 2,
+    dashed: bool = False,
+) -> np.ndarray:
+    """The image with the border of a box drawn in, H×W×3 in [0, 1].
+
+    `box` is COCO's (x, y, width, height) in pixels of the image; the border lies inside it. Draw
+    one of two boxes dashed, so that they differ by more than colour. An empty box draws nothing.
+    """
+    from matplotlib.colors import to_rgb
+
+    rgb = picture(image).copy()
+    height, wide = rgb.shape[:2]
+    left, top = max(round(box[0]), 0), max(round(box[1]), 0)
+    right, bottom = min(round(box[0] + box[2]), wide), min(round(box[1] + box[3]), height)
+    inside, border = np.zeros((2, height, wide), dtype=bool)
+    inside[top:bottom, left:right] = True
+    border[top:bottom, left:right] = True
+    border[top + width : bottom - width, left + width : right - width] = False
+    if dashed:
+        dash = max(4, wide // 24)
+        rows, columns = np.indices(border.shape)
+        border &= (rows - top + columns - left) // dash % 2 == 0
+    rgb[border & inside] = to_rgb(colour)
+    return rgb
+
+
+def photograph(image: Picture | Figure, *, alt: str, quality: int = 85) -> None:
+    """Show one large picture pixel for pixel, or a figure full of photographs, as JPEG.
+
+    A wall of small photographs takes megabytes as PNG, and a fifth of that as JPEG.
+    """
+    import matplotlib.pyplot as plt
+    from IPython.display import Image as Shown
+    from IPython.display import display as show
+    from matplotlib.figure import Figure
+
+    if not alt.strip():
+        raise ValueError("every figure needs alt text: say what the picture shows")
+    buffer = io.BytesIO()
+    if isinstance(image, Figure):
+        options = {"quality": quality, "optimize": True}
+        image.savefig(buffer, format="jpeg", bbox_inches="tight", pil_kwargs=options)
+        plt.close(image)
+    else:
+        pixels = np.uint8(np.round(255 * np.clip(picture(image), 0, 1)))
+        Image.fromarray(pixels).save(buffer, format="jpeg", quality=quality, optimize=True)
+    show(Shown(data=buffer.getvalue(), format="jpeg", alt=alt))

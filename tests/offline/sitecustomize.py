@@ -1,6 +1,6 @@
 """Blocks the network in every Python process that starts with this folder on its PYTHONPATH.
 
-`tests/conftest.py` loads it and puts the folder there: it holds in tests, in their subprocesses, in
+`conftest.py` loads it and puts the folder there: it holds in tests, in their subprocesses, in
 the kernels of notebooks. Loopback, Unix sockets and the machine's own name stay open. The error is
 no ``OSError``, so that code which takes a missing network in its stride fails too.
 """
