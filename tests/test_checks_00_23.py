@@ -102,6 +102,7 @@ def test_explains():
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
     )
+    model.classes = ["bird", "cat", "dog", "zebra"]
     x = torch.rand(1, 3, 16, 16)
     start.explains(cam.grad_cam(model, x, 2), model, x, 2, before=1)
     wrong = {

@@ -11,14 +11,23 @@ from vislib.scratch import mlp_forward, sigmoid, sigmoid_prime
 # ---------------------------------------------------------------------- right answers
 
 
-def input_gradient(x, c, weights, biases, *, first=None, gate=sigmoid_prime, last=True):
+def input_gradient(
+    x, c, weights, biases, *, first=None, gate=sigmoid_prime, last=True, turned=None, late=0
+):
     zs, _ = mlp_forward(x, weights, biases)
+    if turned:
+        weights = [w.T if turned(number) else w for number, w in enumerate(weights)]
     delta = np.zeros_like(zs[-1])
     delta[:, c] = 1
     delta = delta if first is None else first(zs[-1], delta)
     for layer in reversed(range(1, len(weights))):
-        delta = (delta @ weights[layer]) * gate(zs[layer - 1])
+        delta = (delta @ weights[layer]) * gate(zs[layer - 1 + late])
     return delta @ weights[0] if last else delta
+
+
+def in_row(z, delta):
+    c = delta[0].argmax()
+    return (np.arange(len(delta)) == c)[:, None] * np.ones_like(z)
 
 
 def conv(x, w, stride, padding):
@@ -109,6 +118,12 @@ WRONG = [
             (lambda z, y: 2 * (sigmoid(z) - y) * sigmoid_prime(z), "no factor 2"),
             (lambda z, y: ((sigmoid(z) - y) * sigmoid_prime(z)).mean(0), "do not average"),
             (lambda z, y: (sigmoid(z) - y) @ sigmoid_prime(z).T, "entry by entry"),
+            (lambda z, y: ((sigmoid(z) - y) * sigmoid_prime(z)).sum(1), "add the columns up"),
+            (lambda z, y: (sigmoid(z) - y) * sigmoid_prime(z) / len(z), "Do not divide by N here"),
+            (lambda z, y: 0.5 * (sigmoid(z) - y) ** 2, "want its derivative"),
+            (lambda z, y: 0.5 * (sigmoid(z) - y) ** 2 * sigmoid_prime(z), "without the square"),
+            (lambda z, y: (sigmoid(z) - y) + sigmoid_prime(z), "multiplied, not added"),
+            (lambda z, y: np.abs(sigmoid(z) - y) * sigmoid_prime(z), "Keep the sign"),
             (lambda z, y: None, "does it end with return"),
         ],
     ),
@@ -120,6 +135,11 @@ WRONG = [
             (lambda d, w, z: (d @ w) * sigmoid(z), "wants its derivative"),
             (lambda d, w, z: d @ w + sigmoid_prime(z), "do not add it"),
             (lambda d, w, z: -(d @ w) * sigmoid_prime(z), "sign is turned round"),
+            (lambda d, w, z: (d @ w) * sigmoid_prime(sigmoid(z)), "not at the output"),
+            (lambda d, w, z: (d @ w) * z, "multiply by z"),
+            (lambda d, w, z: (d * sigmoid_prime(z)) @ w, "First back through the weights"),
+            (lambda d, w, z: (d @ w) * sigmoid_prime(z) / len(z), "Do not divide by N here"),
+            (lambda d, w, z: ((d @ w) * sigmoid_prime(z)).mean(0), "do not average"),
             (lambda d, w, z: 3 * (d @ w) * sigmoid_prime(z), "a factor is missing"),
         ],
     ),
@@ -149,6 +169,15 @@ WRONG = [
                 "ones for all classes",
             ),
             (lambda *v: input_gradient(*v, first=lambda z, d: d * z), "not with the score itself"),
+            (lambda *v: input_gradient(*v, first=in_row), "in column c"),
+            (
+                lambda *v: input_gradient(*v, first=lambda z, d: d * sigmoid(z)),
+                "not with the output itself",
+            ),
+            (lambda *v: input_gradient(*v, turned=lambda n: n > 0), "exercise 2$"),
+            (lambda *v: input_gradient(*v, turned=lambda n: True), "also at the end"),
+            (lambda *v: input_gradient(*v, late=1), "where the signal arrives"),
+            (lambda *v: input_gradient(*v).mean(0), "do not average"),
             (lambda *v: input_gradient(*v) * v[0], "gradient × input"),
             (lambda *v: np.abs(input_gradient(*v)), "Keep the sign"),
             (lambda *v: -input_gradient(*v), "wrong sign"),

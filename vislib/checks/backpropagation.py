@@ -30,6 +30,14 @@ def output_delta(function: Callable[..., Any]) -> None:
             axis=0
         ),
         "⊙ multiplies entry by entry (*): @ adds the entries up": (a - y) @ slope.T,
+        "Do not divide by N here: the mean over the examples comes with the weights": expected / 5,
+        "Give an error for each output, N×m: do not add the columns up": expected.sum(axis=1),
+        "This is the loss, ½(a − y)²: you want its derivative": 0.5 * (a - y) ** 2,
+        "The derivative of ½(a − y)² with a is a − y, without the square": 0.5
+        * (a - y) ** 2
+        * slope,
+        "The factors of a chain are multiplied, not added": (a - y) + slope,
+        "Keep the sign: it says whether the output should rise or fall": np.abs(expected),
     }
     same(call(function, z, y), expected, what="δ^V", mistakes=mistakes)
     right("The error of the last layer is right.")
@@ -49,11 +57,23 @@ def hidden_delta(function: Callable[..., Any]) -> None:
             * scratch.sigmoid(z),
             "σ'(z) gates the signal after w, entry by entry: do not add it": delta @ w + slope,
             "The sign is turned round": -expected,
+            "Take σ' at the weighted input z, not at the output σ(z)": (delta @ w)
+            * scratch.sigmoid_prime(scratch.sigmoid(z)),
+            "You multiply by z; the chain rule wants σ'(z)": (delta @ w) * z,
+            "Do not divide by N here: the mean over the examples comes with the weights": expected
+            / len(z),
+            "Give one δ for each example, N×n: do not average over the rows here": expected.mean(
+                axis=0
+            ),
         }
         if outputs == inputs:
-            mistakes[
-                "w is the wrong way round: on the way forward it is x @ w.T, back it is @ w"
-            ] = (delta @ w.T) * slope
+            mistakes |= {
+                "w is the wrong way round: on the way forward it is x @ w.T, back it is @ w": (
+                    (delta @ w.T) * slope
+                ),
+                "First back through the weights, then σ': z and σ'(z) are those of layer l, where "
+                "the signal arrives": (delta * slope) @ w,
+            }
         same(call(function, delta, w, z), expected, what="δ^l", mistakes=mistakes)
     right("The error goes back through a hidden layer as it should.")
 
@@ -81,7 +101,7 @@ def weight_gradient(function: Callable[..., Any]) -> None:
 def input_gradient(function: Callable[..., Any]) -> None:
     """``∂y_c/∂x`` of a sigmoid net of any depth: ``function(x, c, weights, biases)``."""
     rng = np.random.default_rng()
-    for sizes, c in [((5, 4, 3), 2), ((4, 4, 4, 4), 0)]:
+    for sizes, c in [((4, 4, 4, 4), 0), ((5, 4, 3), 2)]:
         expected = np.ones(1)
         while not expected.min() < 0 < expected.max():  # both signs, or |∂y/∂x| might look right
             weights, biases = scratch.random_layers(sizes, rng, gain=2.0)
@@ -98,6 +118,8 @@ def input_gradient(function: Callable[..., Any]) -> None:
             return scratch.send_back(delta, zs, weights, **kwargs)[0] @ weights[0]
 
         all_classes, other = np.ones_like(one), np.roll(one, 1, axis=1)
+        row = np.zeros_like(one)
+        row[c] = 1
         mistakes = {
             "You stop at δ^1: one step is missing, through w^1 to the pixels": scratch.send_back(
                 one, zs, weights
@@ -108,13 +130,23 @@ def input_gradient(function: Callable[..., Any]) -> None:
             "σ'(z^l) of the hidden layers is missing": back(one, **identity),
             "You start with ones for all classes: only the target's entry is 1": back(all_classes),
             "This is the map of another class: start with the 1 at the target": back(other),
+            "The 1 belongs in column c of every row (delta[:, c]), not in row c": back(row),
             "Start with 1 at the target, not with the score itself": back(one * zs[-1]),
+            "Start with 1 at the target, not with the output itself": back(one * activations[-1]),
+            "Give a map for each digit, N×n: do not average over the rows": expected.mean(axis=0),
             "This is gradient × input; leave out the last multiplication": expected * x,
             "Keep the sign: the absolute value comes later, if at all": np.abs(expected),
             "This is the gradient of the loss, a − target; the score starts with a plain 1": back(
                 (activations[-1] - one) * gate
             ),
         }
+        if len(set(sizes)) == 1:
+            turned = [w.T for w in weights]
+            advice = "w is the wrong way round: back it is delta @ w, as in exercise 2"
+            mistakes[advice] = scratch.send_back(one, zs, turned)[0] @ weights[0]
+            mistakes[f"{advice}, also at the end"] = back(one, weights=turned)
+            late = scratch.send_back(one, [*zs[1:], zs[-1]], weights)[0] @ weights[0]
+            mistakes["σ' is that of the layer where the signal arrives: zs[layer - 1]"] = late
         found = call(function, x, c, weights, biases)
         same(found, expected, what="∂y_c/∂x", mistakes=mistakes)
     right("This is the gradient of the score with respect to the pixels.")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from vislib import cam
 from vislib.checks import right, same
+from vislib.nets import Classifier
 
 
-def explains(found: Any, model: nn.Module, x: Tensor, target: int, before: int) -> None:
+def explains(found: Any, model: Classifier, x: Tensor, target: int, before: int) -> None:
     """`found` should be Grad-CAM for `target`; `before` is the class that was explained before."""
     same(
         found,
@@ -25,4 +26,4 @@ def explains(found: Any, model: nn.Module, x: Tensor, target: int, before: int) 
             ),
         },
     )
-    right(f"class {target} has its own map")
+    right(f"{model.classes[target]} has its own map")

@@ -45,6 +45,7 @@ def draw_window(position: int, stride: int = 1, padding: int = 0) -> None:
     row, column, window, total = window_at(position, stride, padding)
     kernel = EDGE_KERNEL[None, None].astype(float)
     output = scratch.convolve(EDGE_PICTURE[None], kernel, 0.0, stride, padding)[0]
+    lowest, highest = output.min(), output.max()
     output.ravel()[row * len(output) + column + 1 :] = np.nan
     top, left = row * stride, column * stride
     title = f"output: sum = {total:.0f}".replace("-", "−")
@@ -58,9 +59,12 @@ def draw_window(position: int, stride: int = 1, padding: int = 0) -> None:
         "picture": (top, top + 3, left, left + 3),
         title: (row, row + 1, column, column + 1),
     }
+    # The same colour for the same number at every position
+    limits = {"picture": (0, 2), "window × kernel": (-2, 2), title: (lowest, highest)}
     show.matrices(
         arrays,
         frames=frames,
+        limits=limits,
         alt=f"Step {position} of a convolution with stride {stride} and padding {padding}: the "
         f"window at row {top}, column {left} of the picture gives {total:.0f} at row {row}, column "
         f"{column} of the output.",

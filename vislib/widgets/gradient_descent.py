@@ -46,7 +46,7 @@ def draw_descent(rate: float, steps: int = 30) -> None:
     heights = valley(np.stack([x, y], axis=-1))
     outcome = "diverges" if losses[-1] > losses[0] else f"ends at loss {losses[-1]:.2g}"
     with show.style():
-        figure = plt.figure(figsize=(11.5, 4.2), layout="constrained")
+        figure = plt.figure(figsize=(10.2, 4.0), layout="constrained")
         solid = figure.add_subplot(1, 3, 1, projection="3d", computed_zorder=False)
         solid.plot_surface(x, y, heights, cmap="Greys", alpha=0.6, vmin=-60, vmax=260)
         solid.plot(*shown.T, valley(shown) + 3, "o-", ms=4, lw=1.8, zorder=5)
