@@ -13,18 +13,20 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import nbformat.v4 as make
+import numpy as np
 import pytest
+from PIL import Image
 
 from vislib import notebooks
 from vislib.notebooks import tags
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Locator, Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(
@@ -156,23 +158,29 @@ def _check(page: Page, server: Server, path: Path, pictures: Path, patience: int
     return moved
 
 
-def _move_sliders(page: Page, server: Server, path: Path, patience: int) -> int:
-    """Run a notebook in the page and move each slider of its widget cells; give their number.
-
-    `patience` is how many seconds a picture may take.
-    """
+def _run(page: Page, server: Server, path: Path) -> Locator:
+    """Run all cells of a notebook in the page, without an error; give the notebook."""
     shutil.copy(path, server.folder)
     page.goto(f"{server.url}/lab/tree/{path.name}?token={server.token}&reset")
     page.wait_for_function(f"{KERNEL} === 'idle'", timeout=120_000)
     page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
     page.wait_for_function(f"{KERNEL} === 'idle'", timeout=300_000)
     assert not page.locator("[data-mime-type*=stderr], [data-mime-type*=error]").all_inner_texts()
+    return page.locator(".jp-Notebook")
+
+
+def _move_sliders(page: Page, server: Server, path: Path, patience: int) -> int:
+    """Run a notebook in the page and move each slider of its widget cells; give their number.
+
+    `patience` is how many seconds a picture may take.
+    """
+    book = _run(page, server, path)
     cells = notebooks.read(path)["cells"]
     moved = 0
     for index, cell in enumerate(cells):
         if "widget" not in tags(cell):
             continue
-        box = page.locator(f".jp-Notebook .jp-Cell[data-windowed-list-index='{index}']")
+        box = book.locator(f".jp-Cell[data-windowed-list-index='{index}']")
         handles = box.locator(".noUi-handle")
         handles.first.wait_for(timeout=60_000)
         for number in range(handles.count()):
@@ -185,10 +193,19 @@ def _move_sliders(page: Page, server: Server, path: Path, patience: int) -> int:
 def _move(page: Page, box: Any, handle: Any, patience: int) -> None:
     """Focus a slider's handle, press an arrow key, and wait until the picture has changed."""
     box.locator(".jp-OutputArea img").first.wait_for(timeout=60_000)
-    before = box.evaluate(PICTURES)
     at_the_end = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax")
-    handle.focus()
-    page.keyboard.press("ArrowLeft" if at_the_end else "ArrowRight")
+
+    def press() -> None:
+        handle.focus()
+        page.keyboard.press("ArrowLeft" if at_the_end else "ArrowRight")
+
+    _changes(page, box, press, patience)
+
+
+def _changes(page: Page, box: Any, act: Callable[[], Any], patience: int = 60) -> None:
+    """Do something, and wait until the picture in the cell has changed."""
+    before = box.evaluate(PICTURES)
+    act()
     page.wait_for_function(
         f"([cell, before]) => {{ const now = ({PICTURES})(cell); return now && now !== before }}",
         arg=[box.element_handle(), before],
@@ -211,6 +228,50 @@ def _tiny(folder: Path, source: str) -> Path:
     notebooks.clean(notebook)  # without the name of a kernel JupyterLab would ask for one
     notebooks.write(notebook, folder / "tiny.ipynb")
     return folder / "tiny.ipynb"
+
+
+def test_the_toolbox_from_upload_to_picture(page: Page, server: Server, tmp_path: Path) -> None:
+    """Notebook 05: an own picture, a broken one, another net and layer, the unit's slider."""
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
+    path = _tiny(tmp_path, "from vislib.widgets import toolbox\ntoolbox.toolbox('pocket_vgg')")
+    box = _run(page, server, path).locator("[data-windowed-list-index='1']")
+    picture = box.locator(".jp-OutputArea img")
+    picture.first.wait_for(timeout=120_000)
+    size = picture.first.evaluate("image => [image.naturalWidth, image.naturalHeight]")
+    assert min(size) > 300, f"one whole figure, not {size}"
+
+    own, broken = tmp_path / "own.png", tmp_path / "broken.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 130, 4), dtype=np.uint8)
+    Image.fromarray(pixels, "RGBA").save(own)
+    broken.write_bytes(own.read_bytes()[:200])
+    button = box.locator("button.jupyter-button")
+
+    def upload(path: Path) -> None:
+        with page.expect_file_chooser() as chooser:
+            button.click()
+        chooser.value.set_files(path)
+
+    _changes(page, box, lambda: upload(own))
+    selects = box.locator("select")
+    assert selects.nth(0).input_value() == "own.png"
+    assert "own.png" in box.locator("option").all_inner_texts()
+    before = box.evaluate(PICTURES)
+    upload(broken)
+    box.get_by_text("broken.png is damaged or cut short").wait_for(timeout=60_000)
+    assert box.evaluate(PICTURES) == before, "a broken file leaves the picture as it is"
+
+    _changes(page, box, lambda: selects.nth(1).select_option("pocket_alexnet"))
+    assert "net.features.11" in selects.nth(2).locator("option").all_inner_texts()
+    _changes(page, box, lambda: selects.nth(2).select_option("net.features.1"))
+    _changes(page, box, lambda: selects.nth(0).select_option("scene 1003"))
+    _move(page, box, box.locator(".noUi-handle").first, 60)
+    assert box.locator(".widget-readout").inner_text() == "1"
+    assert picture.count() == 1, "one layout: the new picture takes the old one's place"
+    page.screenshot(path=tmp_path / "toolbox.png")
+    assert not errors, errors
+    page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
 
 
 def test_a_slider_moves_the_picture(page: Page, server: Server, tmp_path: Path) -> None:

@@ -82,6 +82,8 @@ def _train(options: argparse.Namespace) -> None:
         out=options.out,
         device=options.device,
         bfloat16=options.bfloat16,
+        snapshots=options.snapshots,
+        first_scale=options.first_scale,
     )
     print(f"Right on {float(card['unseen']):.1%} of unseen scenes")
 
@@ -185,6 +187,20 @@ def _parser() -> argparse.ArgumentParser:
         "--bfloat16", action="store_true", help="faster on processors made for it, slower on others"
     )
     command.add_argument("--device", default="cpu", help="cpu (default), cuda or mps")
+    command.add_argument(
+        "--snapshots",
+        nargs="+",
+        type=int,
+        default=(),
+        metavar="EPOCH",
+        help="keep the first layers as they are after these epochs, and not the trained net",
+    )
+    command.add_argument(
+        "--first-scale",
+        type=float,
+        default=1.0,
+        help="factor on the first filters' random start; 0.1 lets what is learned be seen",
+    )
     command.add_argument("--out", type=Path, help="where the weights go (default: data/nets)")
 
     command = commands.add_parser(

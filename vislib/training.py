@@ -12,12 +12,14 @@ the original architecture and computes the same function.
 
 from __future__ import annotations
 
+import copy
 import datetime
 import hashlib
 import json
 import math
 import tempfile
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vislib import nets, pocket
+from vislib.errors import InputError
 from vislib.paths import DATA
 
 Array = NDArray[np.uint8]
@@ -37,6 +40,7 @@ Array = NDArray[np.uint8]
 UNSEEN = 1_000_000  # seed of the scenes that accuracy is measured on, far from training's seeds
 BATCH = 32
 PEAK_RATE = 2e-3
+SNAPSHOT_LAYERS = 2  # convolutions that a snapshot keeps, counted from the picture upwards
 
 
 def train(
@@ -50,6 +54,8 @@ def train(
     resume: bool = True,
     progress: bool = True,
     bfloat16: bool = False,
+    snapshots: Sequence[int] = (),
+    first_scale: float = 1.0,
 ) -> dict[str, str]:
     """Train a pocket net from nothing, measure it, and write its weights.
 
@@ -69,42 +75,64 @@ def train(
         progress: whether to show progress bars.
         bfloat16: whether to multiply in half precision, which takes half the time on processors
             made for it (and far longer on others). The weights stay in float32.
+        snapshots: epochs after which the first layers are kept, 0 for those before the training.
+            If there are any, the file holds them, for `snapshots`, and not the trained net.
+        first_scale: factor on the random weights from which the first convolution starts. The
+            BatchNorm behind it takes the factor away again, so the net answers as before; but what
+            is learned soon outgrows a small start, and the filters can be read.
 
     Returns:
         What is also stored in the file: seed, epochs, accuracies, date, command.
 
     Raises:
-        ValueError: for a name that is no pocket net, or for no epochs or scenes.
+        ValueError: for a name that is no pocket net, for no epochs or scenes, or for a snapshot of
+            an epoch that does not come.
     """
     if name not in nets.POCKET_NETS:
         raise ValueError(f"Only the nets {', '.join(nets.POCKET_NETS)} are trained, not {name!r}.")
     if epochs < 1 or scenes < 1:
         raise ValueError(f"Training needs epochs and scenes, not {epochs} and {scenes}.")
-    path = Path(out) if out else nets.WEIGHTS / f"{name}.safetensors"
+    if snapshots and not 0 <= min(snapshots) <= max(snapshots) <= epochs:
+        raise ValueError(f"Snapshots are of the epochs 0 to {epochs}, not {list(snapshots)}.")
+    path = Path(out) if out else _default_path(name, snapshots)
     path.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = path.with_suffix(".checkpoint")
     settings: dict[str, Any] = {"name": name, "epochs": epochs, "scenes": scenes, "seed": seed}
     settings["bfloat16"] = bfloat16
+    if snapshots:
+        settings["snapshots"] = sorted(snapshots)
+    if first_scale != 1:
+        settings["first_scale"] = first_scale
+    kept: dict[str, Any] = {"tensors": {}, "card": {}}
 
     images, labels = cached_scenes(scenes, seed, progress=progress)
     model = nets.load(name, weights=False, seed=seed, device=device)
     add_norms(model.net)
+    with torch.no_grad():
+        next(m for m in model.modules() if isinstance(m, nn.Conv2d)).weight.mul_(first_scale)
     model = model.to(memory_format=torch.channels_last).to(device)
     optimiser = torch.optim.AdamW(model.parameters(), weight_decay=0.02)
-    first = _restore(checkpoint, settings, model.net, optimiser) if resume else 0
+    first = _restore(checkpoint, settings, model.net, optimiser, kept) if resume else 0
+    if first == 0 and 0 in snapshots:
+        _keep(kept, model, 0, progress)
     for epoch in range(first, epochs):
         with torch.random.fork_rng():
             _epoch(model, optimiser, images, labels, epoch, settings, progress)
-        _save(checkpoint, settings, model.net, optimiser, epoch + 1)
+        if epoch + 1 in snapshots:
+            _keep(kept, model, epoch + 1, progress)
+        _save(checkpoint, settings, model.net, optimiser, epoch + 1, kept)
 
     fuse_norms(model.eval().net)
-    card = settings | measure(model, progress=progress)
+    card = settings | measure(model, progress=progress) | kept["card"]
     card["parameters"] = sum(p.numel() for p in model.parameters())
     card["date"] = datetime.date.today().isoformat()
     card["command"] = f"vislib train {name} --epochs {epochs} --scenes {scenes} --seed {seed}"
     card["command"] += " --bfloat16" if bfloat16 else ""
+    card["command"] += f" --first-scale {first_scale}" if first_scale != 1 else ""
+    if snapshots:
+        card["command"] += " --snapshots " + " ".join(map(str, settings["snapshots"]))
     texts = {key: str(value) for key, value in card.items()}
-    _write(path, model.net, texts)
+    _write(path, kept["tensors"] or model.net.state_dict(), texts)
     checkpoint.unlink(missing_ok=True)
     return texts
 
@@ -284,6 +312,69 @@ def cached_scenes(scenes: int, seed: int, *, progress: bool = False) -> tuple[Ar
     return np.load(paths[0], mmap_mode="r"), np.load(paths[1])
 
 
+# --- Snapshots -------------------------------------------------------------------------------
+
+
+def snapshots(name: str, path: str | Path | None = None) -> dict[int, nn.Sequential]:
+    """The first layers of a net as they were after some epochs of a training: epoch to model.
+
+    Each model takes N×3×H×W in [0, 1] and ends after the ReLU of the last layer that was kept; its
+    layers have the names that they have in the net, ``features.0`` and so on.
+
+    Args:
+        name: of a pocket net with a part `features`.
+        path: the file that ``vislib train NAME --snapshots …`` wrote; by default the shipped one.
+
+    Raises:
+        InputError: there is no such file, or it holds other layers.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = Path(path) if path else _default_path(name, [0])
+    try:
+        tensors = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"the snapshots {file} cannot be read ({error}); "
+            f"`vislib train {name} --snapshots 0 1 2` makes some"
+        ) from error
+    models = {}
+    for epoch in sorted({int(key.split(".")[0]) for key in tensors}):
+        start = f"{epoch}."
+        model = _first_layers(nets.load(name, weights=False))
+        found = {key.removeprefix(start): t for key, t in tensors.items() if key.startswith(start)}
+        try:
+            model.load_state_dict({key: value.float() for key, value in found.items()})
+        except RuntimeError as error:
+            raise InputError(f"{file.name} does not fit {name}: {error}") from error
+        models[epoch] = model.eval()
+    return models
+
+
+def _default_path(name: str, snapshots: Sequence[int]) -> Path:
+    return nets.WEIGHTS / f"{name}{'_epochs' if snapshots else ''}.safetensors"
+
+
+def _keep(kept: dict[str, Any], model: nets.Classifier, epoch: int, progress: bool) -> None:
+    """Add a snapshot of the first layers, in half precision, and the net's accuracy."""
+    fused = copy.deepcopy(model).eval()
+    fuse_norms(fused.net)
+    for key, value in _first_layers(fused).state_dict().items():
+        kept["tensors"][f"{epoch}.{key}"] = value.half().cpu()
+    kept["card"][f"unseen_{epoch}"] = measure(fused, progress=progress)["unseen"]
+
+
+def _first_layers(model: nets.Classifier) -> nn.Sequential:
+    """The net up to the ReLU of its last convolution that snapshots keep."""
+    features = getattr(model.net, "features", None)
+    if features is None:
+        raise ValueError(f"{model.name} has no part `features`: its first layers cannot be kept")
+    convolutions = [i for i, layer in enumerate(features) if isinstance(layer, nn.Conv2d)]
+    end = convolutions[SNAPSHOT_LAYERS - 1] + 2
+    return nn.Sequential(OrderedDict(normalize=model.normalize, features=features[:end]))
+
+
 # --- Files -----------------------------------------------------------------------------------
 
 
@@ -293,19 +384,27 @@ def _save(
     net: nn.Module,
     optimiser: torch.optim.Optimizer,
     epoch: int,
+    kept: dict[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint so that a stop at any moment leaves the old one or the new one."""
     state = {"settings": settings, "epoch": epoch, "net": net.state_dict()}
-    state["optimiser"] = optimiser.state_dict()
+    state |= {"optimiser": optimiser.state_dict(), "kept": kept or {}}
     part = path.with_suffix(".part")
     torch.save(state, part)
     part.replace(path)
 
 
 def _restore(
-    path: Path, settings: dict[str, Any], net: nn.Module, optimiser: torch.optim.Optimizer
+    path: Path,
+    settings: dict[str, Any],
+    net: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    kept: dict[str, Any] | None = None,
 ) -> int:
-    """Go on from a checkpoint of the same settings; the number of epochs that are done."""
+    """Go on from a checkpoint of the same settings; the number of epochs that are done.
+
+    The snapshots made so far go into `kept`.
+    """
     if not path.is_file():
         return 0
     state = torch.load(path, map_location="cpu", weights_only=True)
@@ -313,13 +412,15 @@ def _restore(
         return 0
     net.load_state_dict(state["net"])
     optimiser.load_state_dict(state["optimiser"])
+    if kept is not None:
+        kept.update(state["kept"])
     return int(state["epoch"])
 
 
-def _write(path: Path, net: nn.Module, card: dict[str, str]) -> None:
+def _write(path: Path, weights: dict[str, Tensor], card: dict[str, str]) -> None:
     from safetensors.torch import save_file
 
-    tensors = {key: value.cpu().contiguous() for key, value in net.state_dict().items()}
+    tensors = {key: value.cpu().contiguous() for key, value in weights.items()}
     part = path.with_suffix(".part")
     save_file(tensors, part, metadata=card)
     part.chmod(0o644)  # it is written private, and a course is shared

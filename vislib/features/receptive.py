@@ -117,8 +117,14 @@ def receptive_field(
             )
         found.append(geometry.of(output))
 
+    # A module with two names is swapped once: swapped twice, PyTorch would not put it back right.
     shapes = {
-        key: value.to("meta") for key, value in [*model.named_parameters(), *model.named_buffers()]
+        f"{prefix}.{key}".lstrip("."): value.to("meta")
+        for prefix, part in model.named_modules()
+        for key, value in [
+            *part.named_parameters(recurse=False, remove_duplicate=False),
+            *part.named_buffers(recurse=False, remove_duplicate=False),
+        ]
     }
     dtype = next((value.dtype for value in shapes.values() if value.is_floating_point()), None)
     x = torch.empty(1, channels, *picture, device="meta", dtype=dtype)
@@ -128,7 +134,7 @@ def receptive_field(
     try:
         model.eval()
         with torch.no_grad(), geometry:
-            torch.func.functional_call(model, shapes, (x,))
+            torch.func.functional_call(model, shapes, (x,), tie_weights=False)
     except Exception as error:
         if not found:
             raise ValueError(
