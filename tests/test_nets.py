@@ -70,6 +70,26 @@ def test_gap_net_ends_in_one_linear_layer_on_the_mean() -> None:
         assert torch.allclose(model(x)[0], by_hand, atol=1e-5)
 
 
+def test_gmp_net_is_the_gap_nets_twin_with_the_maximum() -> None:
+    """The same layers and shapes; the logit is a weighted sum of each map's largest value."""
+    model, twin = nets.load("pocket_gmp"), nets.load("pocket_gap")
+    assert repr(model.net.features) == repr(twin.net.features)
+    shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (model, twin)]
+    assert shapes[0] == shapes[1]
+    settings = [
+        {key: card[key] for key in ("epochs", "scenes", "seed", "bfloat16")}
+        for card in map(nets.card, ("pocket_gmp", "pocket_gap"))
+    ]
+    assert settings[0] == settings[1], "trained alike, or they may not be compared"
+    x = torch.rand(1, 3, 128, 160, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        maps = model.net.features(model.normalize(x))
+        by_hand = model.net.fc.weight @ maps.amax((2, 3))[0] + model.net.fc.bias
+        assert maps.shape[2:] == (8, 10)
+        assert torch.allclose(model(x)[0], by_hand, atol=1e-5)
+        assert not torch.allclose(model(x)[0], twin(x)[0], atol=0.1)
+
+
 def test_normalisation_is_imagenets() -> None:
     x = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1).expand(1, 3, 4, 4)
     normalize = nets.Normalize()

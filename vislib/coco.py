@@ -183,6 +183,29 @@ class Coco:
             )
         return mask
 
+    def boxes(self, image_id: int, category: str) -> list[tuple[float, float, float, float]]:
+        """Return the boxes of the category's objects, (x, y, width, height) in pixels.
+
+        Empty where the image has none.
+
+        Raises:
+            InputError: an object has no box of four numbers.
+        """
+        number = self._category_id(category)
+        self._entry(image_id)
+        boxes = []
+        for annotation in self._objects_of(image_id):
+            if annotation["category_id"] == number:
+                try:
+                    x, y, width, height = map(float, annotation["bbox"])
+                except (KeyError, TypeError, ValueError):
+                    raise InputError(
+                        f"{self.file}: annotation {annotation['id']} of image {image_id} has no "
+                        f"bbox of four numbers: {annotation.get('bbox')!r}"
+                    ) from None
+                boxes.append((x, y, width, height))
+        return boxes
+
     def licence(self, image_id: int) -> str:
         """Return the name and address of the image's licence, or ``unknown``."""
         number = self._entry(image_id).get("license")

@@ -191,6 +191,21 @@ class PocketGAP(nn.Module):
         return self.fc(self.avgpool(self.features(x)).flatten(1))
 
 
+class PocketGMP(nn.Module):
+    """The twin of PocketGAP that keeps only the strongest place of each map (Oquab 2015)."""
+
+    def __init__(self, classes: int = 16) -> None:
+        super().__init__()
+        self.features = _vgg_features("16 M 32 M 48 M 64 64 M 96 128")
+        self.maxpool = nn.AdaptiveMaxPool2d(1)
+        self.fc = nn.Linear(128, classes)
+        _initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, N×classes."""
+        return self.fc(self.maxpool(self.features(x)).flatten(1))
+
+
 class PocketAllConv(nn.Module):
     """The all-convolutional net (Springenberg 2015): strided convolutions in place of pools."""
 
@@ -316,6 +331,7 @@ POCKET_NETS: dict[str, Callable[[int], nn.Module]] = {
     "pocket_resnet": PocketResNet,
     "pocket_squeezenet": PocketSqueezeNet,
     "pocket_gap": PocketGAP,
+    "pocket_gmp": PocketGMP,
     "pocket_allconv": PocketAllConv,
 }
 
