@@ -112,14 +112,56 @@ def test_cam_is_grad_cam_times_the_number_of_places(untrained, name, target, x):
     assert (by_slopes * places - by_weights).abs().max() <= 1e-10 * by_weights.abs().max()
 
 
-@pytest.mark.parametrize("pool", ["max", "log-sum-exp"])
 @pytest.mark.parametrize("scale", [1.0, 1e-4], ids=["usual weights", "small weights"])
-def test_cam_refuses_another_pooling(pool, scale, x):
+def test_cam_refuses_another_pooling(scale, x):
     """Also where the logits are so small that a fixed tolerance would let them pass."""
-    model = Pooled(pool)
+    model = Pooled("log-sum-exp")
     model.head.weight.data *= scale
-    with pytest.raises(ValueError, match=r"averages the maps .* use grad_cam"):
+    with pytest.raises(ValueError, match=r"the mean or the maximum of each map .* use grad_cam"):
         cam(model, x, 3)
+
+
+# ------------------------------------------------------------ global max pooling (Oquab 2015)
+
+
+@pytest.mark.parametrize("target", [7, TARGETS], ids=str)
+def test_cam_of_a_gmp_net_is_the_weighted_sum_and_grad_cam(target, x):
+    """The slope of ``max A^k`` is 1 at one place, so its mean is 1/Z, as that of ``mean A^k``."""
+    model = Pooled("max").double()
+    maps, chosen = model.features(x.double()), torch.tensor(target).expand(2)
+    own = cam(model, x.double(), target)
+    expected = torch.stack(
+        [
+            sum(model.head.weight[c, k] * image[k] for k in range(9))
+            for image, c in zip(maps, chosen, strict=True)
+        ]
+    )
+    assert torch.allclose(own[:, 0], expected, rtol=1e-10)
+    by_slopes = grad_cam(model, x.double(), target, relu=False) * maps[0, 0].numel()
+    assert torch.allclose(own, by_slopes, rtol=1e-10)
+
+
+def test_in_a_gmp_net_the_mean_of_cam_is_not_the_score(x):
+    """What the score sums up are the maxima, which lie at different places for different maps."""
+    model = Pooled("max").double()
+    maps, w, b = model.features(x.double()), model.head.weight[3], model.head.bias[3]
+    scores, own = model(x.double())[:, 3], cam(model, x.double(), 3)
+    by_loops = [sum(w[k] * max(image[k].flatten()) for k in range(9)) + b for image in maps]
+    assert torch.allclose(scores, torch.stack(by_loops), rtol=1e-10)
+    assert (own.mean(dim=(1, 2, 3)) + b - scores).abs().min() > 1e-3
+    assert (own.amax(dim=(1, 2, 3)) + b - scores).abs().min() > 1e-3
+
+
+def test_cam_finds_the_head_behind_a_decoy(x):
+    """Of two linear layers of one shape the one that ends the net is found, for both poolings."""
+    for pool in ("mean", "max"):
+        model = Pooled(pool)
+        head = model.head
+        del model.head
+        model.decoy, model.head = nn.Linear(9, 10), head  # the decoy comes first
+        maps, w = model.features(x), model.head.weight[3]
+        expected = torch.einsum("k,nkij->nij", w, maps)
+        assert torch.allclose(cam(model, x, 3)[:, 0], expected, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize(

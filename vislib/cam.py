@@ -1,59 +1,78 @@
-"""Class activation maps: which places of the last convolutional maps speak for a class.
+"""Class activation maps: which places of a layer's maps speak for a class.
 
-With ``A^k`` the K maps of a layer, each with Z places, and the class score ``y_c``:
+With ``A^k`` the K maps of a layer, each with Z places ``(i, j)``, the class score ``y_c`` and its
+slopes ``g^k_ij = ∂y_c/∂A^k_ij``:
 
-    CAM         M_c = Σ_k w_k^c A^k         for a net that ends: average over places, linear layer
-    Grad-CAM    M_c = ReLU(Σ_k α_k A^k),    α_k = (1/Z) Σ_places ∂y_c/∂A^k, for any net
+    CAM           Σ_k w_k^c A^k              for a net that ends: average over places, linear layer
+    Grad-CAM      ReLU(Σ_k α_k A^k)          α_k = (1/Z) Σ_ij g^k_ij, for any net
+    Grad-CAM++    ReLU(Σ_k α_k A^k)          α_k = Σ_ij ReLU(g^k_ij) / (2 + g^k_ij Σ_ab A^k_ab)
+    XGrad-CAM     ReLU(Σ_k α_k A^k)          α_k = Σ_ij g^k_ij A^k_ij / Σ_ij A^k_ij
+    LayerCAM      ReLU(Σ_k ReLU(g^k) A^k)    every place has a weight of its own
+    Score-CAM     ReLU(Σ_k α_k A^k)          α = softmax over k of the score of the image behind A^k
+    Eigen-CAM     Σ_k v_k A^k                v the first right singular vector of A (places × maps)
 
-On a net where both exist, ``∂y_c/∂A^k = w_k^c / Z`` at every place, so ``α_k = w_k^c / Z`` and
-Grad-CAM without its ReLU is CAM divided by Z. Maps come at the layer's own size, N×1×h×w;
-`upsample` brings them to the image's.
+On a net where CAM exists, ``g^k_ij = w_k^c / Z`` at every place. So Grad-CAM and XGrad-CAM without
+their ReLU are CAM divided by Z. Maps come at the layer's own size, N×1×h×w; `upsample` brings them
+to the image's.
+
+Each formula that needs no more than ``A`` and ``g`` is a function of its own, and `WEIGHINGS` holds
+them by name: one forward and one backward pass give all of their maps. Eigen-CAM never asks for the
+class, and Score-CAM asks by K forward passes in place of one backward pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vislib.core import Layer, Target, find_layer, last_conv_stage, one_forward
+from vislib.core import (
+    Layer,
+    Target,
+    find_layer,
+    frozen,
+    last_conv_stage,
+    one_forward,
+    score,
+)
 from vislib.gradients import guided_rule
 
 
 def cam(model: nn.Module, x: Tensor, target: Target, *, layer: Layer | None = None) -> Tensor:
-    """``M_c = Σ_k w_k^c A^k``, N×1×h×w, signed, for a net that ends in average pooling and one
-    linear layer.
+    """``M_c = Σ_k w_k^c A^k``, N×1×h×w, signed, for a net that ends in global pooling (GAP or GMP)
+    and one linear layer.
 
     ``ValueError`` where the net does not end so: it is checked on `x` that the logits are
-    ``W · mean(A) + b``. Zhou et al. 2016, "Learning Deep Features for Discriminative Localization".
+    ``W · mean(A) + b`` or ``W · max(A) + b``, mean and maximum over the places of each map.
+    Zhou et al. 2016, "Learning Deep Features for Discriminative Localization" (GAP); Oquab et al.
+    2015, "Is object localization for free?" (GMP).
     """
-    if layer is None:
-        layer = last_conv_stage(model, x)
+    layer = _stage(model, x, layer)
     with one_forward(model, x, target, layer=layer) as forward, torch.no_grad():
         head = _linear_head(model, forward.maps, forward.logits)
         if head is None:
             raise ValueError(
-                "CAM needs a net that averages the maps of its last convolutional stage and ends "
-                f"in one linear layer. After {find_layer(model, layer)[0]!r} this one does not: "
-                "use grad_cam"
+                "CAM needs a net that takes the mean or the maximum of each map of its last "
+                "convolutional stage and ends in one linear layer. After "
+                f"{find_layer(model, layer)[0]!r} this one does not: use grad_cam"
             )
         w = head.weight[torch.as_tensor(target).long()].view(-1, head.in_features, 1, 1)
         return (w * forward.maps).sum(dim=1, keepdim=True)
 
 
 def _linear_head(model: nn.Module, maps: Tensor, logits: Tensor) -> nn.Linear | None:
-    """The layer with ``logits = W · mean(maps) + b``, where the model has one."""
+    """The layer with ``logits = W · mean(maps) + b``, or max for mean, where the model has one."""
     if maps.ndim != 4:
         return None
-    pooled = maps.mean(dim=(2, 3))
     shape = (logits.shape[1], maps.shape[1])
-    for module in model.modules():
-        if isinstance(module, nn.Linear) and module.weight.shape == shape:
-            evidence = F.linear(pooled, module.weight)  # b would hide an error in small weights
-            if (module(pooled) - logits).abs().max() <= 1e-3 * evidence.abs().max():
-                return module
+    heads = [m for m in model.modules() if isinstance(m, nn.Linear) and m.weight.shape == shape]
+    for pooled in (maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))):
+        for head in heads:
+            evidence = F.linear(pooled, head.weight)  # b would hide an error in small weights
+            if (head(pooled) - logits).abs().max() <= 1e-3 * evidence.abs().max():
+                return head
     return None
 
 
@@ -66,11 +85,8 @@ def grad_cam(
     keeps the negative part: the places that speak against the class.
     Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks".
     """
-    if layer is None:
-        layer = last_conv_stage(model, x)
-    with one_forward(model, x, target, layer=layer) as forward:
-        (slope,) = forward.backward(forward.maps)
-        return weigh_maps(forward.maps, slope, relu=relu)
+    maps, slope = _maps_and_slope(model, x, target, layer)
+    return weigh_maps(maps, slope, relu=relu)
 
 
 def guided_grad_cam(
@@ -80,24 +96,235 @@ def guided_grad_cam(
 
     Selvaraju et al. 2017.
     """
-    if layer is None:
-        layer = last_conv_stage(model, x)
+    layer = _stage(model, x, layer)
     with one_forward(model, x, target, layer=layer, families=["activation"]) as forward:
         (slope,) = forward.backward(forward.maps)
         (guided,) = forward.backward(activation=guided_rule)
         return upsample(weigh_maps(forward.maps, slope), guided.shape[-2:]) * guided
 
 
+def grad_cam_pp(
+    model: nn.Module, x: Tensor, target: Target, *, layer: Layer | None = None
+) -> Tensor:
+    """Grad-CAM++: `weigh_maps_pp` of the layer's maps, N×1×h×w, at least 0.
+
+    Meant for several objects of one class: a map counts for more where its slopes are positive.
+    Chattopadhay et al. 2018, "Grad-CAM++: Generalized Gradient-based Visual Explanations for Deep
+    Convolutional Networks".
+    """
+    return weigh_maps_pp(*_maps_and_slope(model, x, target, layer))
+
+
+def xgrad_cam(
+    model: nn.Module, x: Tensor, target: Target, *, layer: Layer | None = None, relu: bool = True
+) -> Tensor:
+    """XGrad-CAM: `weigh_maps_by_share` of the layer's maps, N×1×h×w.
+
+    Fu et al. 2020, "Axiom-based Grad-CAM: Towards Accurate Visualization and Explanation of CNNs".
+    """
+    maps, slope = _maps_and_slope(model, x, target, layer)
+    return weigh_maps_by_share(maps, slope, relu=relu)
+
+
+def layer_cam(model: nn.Module, x: Tensor, target: Target, *, layer: Layer | None = None) -> Tensor:
+    """LayerCAM: `weigh_places` of the layer's maps, N×1×h×w, at least 0.
+
+    Meant for any layer, not only the last: a weight for each place keeps early maps sharp.
+    Jiang et al. 2021, "LayerCAM: Exploring Hierarchical Class Activation Maps for Localization".
+    """
+    return weigh_places(*_maps_and_slope(model, x, target, layer))
+
+
+def eigen_cam(model: nn.Module, x: Tensor, target: Target, *, layer: Layer | None = None) -> Tensor:
+    """Eigen-CAM: `first_component` of the layer's maps, N×1×h×w, signed.
+
+    It is the **same for every class**: `target` is only checked, so that all methods are called
+    alike. No backward pass. Muhammad & Yeasin 2020, "Eigen-CAM: Class Activation Map using
+    Principal Components".
+    """
+    with one_forward(model, x, target, layer=_stage(model, x, layer)) as forward:
+        return first_component(forward.maps)
+
+
+def score_cam(
+    model: nn.Module,
+    x: Tensor,
+    target: Target,
+    *,
+    layer: Layer | None = None,
+    batch: int = 32,
+) -> Tensor:
+    """Score-CAM, ``ReLU(Σ_k α_k A^k)``, N×1×h×w, at least 0: no gradients, K + 1 forward passes an
+    image.
+
+        H^k = upsample(A^k), scaled to [0, 1]          a mask
+        α = softmax over k of y_c(x · H^k) - y_c(b)    what is visible through the mask
+
+    The score of the baseline image b is the same for every k, so the softmax cancels it and it is
+    not computed. Where ``H^k`` is 0 the image is 0: black for nets of `vislib.nets`, the mean
+    colour for a net that is given normalised images. A map that is constant (a dead filter, or
+    maps of 1×1) hides nothing and gets no weight; if all are, the result is 0.
+
+    `batch` masked images go through the net at a time. ``ValueError`` where it is below 1.
+    Wang et al. 2020, "Score-CAM: Score-Weighted Visual Explanations for Convolutional Neural
+    Networks". (Their program weighs by the probability instead of this formula of their paper.)
+    """
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1 image, got {batch}")
+    with one_forward(model, x, target, layer=_stage(model, x, layer)) as forward, torch.no_grad():
+        maps = _check_maps(forward.maps)
+        classes = torch.as_tensor(target).expand(len(x))
+        weights = maps.new_zeros(maps.shape[:2])
+        for n, image in enumerate(forward.x):
+            (seen,) = _varying(maps[n]).nonzero(as_tuple=True)
+            scores = [
+                score(model(image * _mask(maps[n, part], image.shape[1:])), int(classes[n]))
+                for part in seen.split(batch)
+            ]
+            weights[n, seen] = torch.cat(scores).softmax(dim=0) if len(seen) else 0.0
+        return (weights[..., None, None] * maps).sum(dim=1, keepdim=True).clamp(min=0)
+
+
+def _varying(maps: Tensor) -> Tensor:
+    """Which of the K×h×w maps are not constant."""
+    return maps.amax(dim=(1, 2)) > maps.amin(dim=(1, 2))
+
+
+def _mask(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """K×h×w maps as K×1×H×W masks: upsampled, then each scaled to [0, 1]."""
+    large = upsample(maps[:, None], size)
+    low, high = large.amin(dim=(2, 3), keepdim=True), large.amax(dim=(2, 3), keepdim=True)
+    return (large - low) / (high - low).clamp(min=torch.finfo(maps.dtype).tiny)
+
+
 def weigh_maps(maps: Tensor, slope: Tensor, *, relu: bool = True) -> Tensor:
     """Grad-CAM's formula, from the maps ``A^k`` and ``∂y_c/∂A^k`` (both N×K×h×w) to N×1×h×w."""
+    maps = _check_maps(maps)
+    return _weighted(slope.mean(dim=(2, 3), keepdim=True), maps, relu=relu)
+
+
+def weigh_maps_pp(maps: Tensor, slope: Tensor) -> Tensor:
+    """Grad-CAM++: ``α_k = Σ_ij ReLU(g_ij) / (2 + g_ij Σ_ab A^k_ab)``, then as Grad-CAM.
+
+    The paper takes ``exp(y_c)`` for the score. With a net that is linear in pieces, its second and
+    third derivatives are ``exp(y_c) g²`` and ``exp(y_c) g³``, and the paper's weight is
+
+        ReLU(g) · g² / (2 g² + g³ Σ_ab A_ab),    times exp(y_c), which is the same at every place
+
+    and left out here, as in other programs. Cancelling ``g²`` leaves nothing to underflow where
+    slopes are small, so no ε is needed. The formula is meant for maps after a ReLU; where A is
+    negative the denominator can come near 0 or change its sign.
+    """
+    maps = _check_maps(maps)
+    below = 2 + slope * maps.sum(dim=(2, 3), keepdim=True)
+    places = torch.where(below != 0, slope.clamp(min=0) / below, 0)
+    return _weighted(places.sum(dim=(2, 3), keepdim=True), maps)
+
+
+def weigh_maps_by_share(maps: Tensor, slope: Tensor, *, relu: bool = True) -> Tensor:
+    """XGrad-CAM: ``α_k = Σ_ij g_ij A^k_ij / Σ_ij A^k_ij``, then as Grad-CAM.
+
+    The slopes are averaged with the map as weight, so that without the ReLU the result adds up to
+    ``Σ g · A``. A map whose sum is 0 gets the weight 0.
+    """
+    maps = _check_maps(maps)
+    total = maps.sum(dim=(2, 3), keepdim=True)
+    share = (slope * maps).sum(dim=(2, 3), keepdim=True)
+    return _weighted(torch.where(total != 0, share / total, 0), maps, relu=relu)
+
+
+def weigh_places(maps: Tensor, slope: Tensor) -> Tensor:
+    """LayerCAM: each place is weighed by its own positive slope, ``ReLU(Σ_k ReLU(g^k) · A^k)``."""
+    return _weighted(slope.clamp(min=0), _check_maps(maps))
+
+
+def first_component(maps: Tensor, slope: Tensor | None = None) -> Tensor:
+    """Eigen-CAM: ``A v`` with v the first right singular vector of A, places × maps; N×1×h×w.
+
+    The maps are not centred (as in the paper; pytorch-grad-cam centres them, which is another
+    method: the first principal component). A singular vector has no sign of its own: here the
+    result adds up to at least 0, which makes it at least 0 everywhere for maps after a ReLU.
+    `slope` is not used: it makes the signature that of the other formulas.
+    """
+    maps = _check_maps(maps)
+    places = maps.flatten(2).mT
+    _, _, v = torch.linalg.svd(places, full_matrices=False)
+    component = places @ v[:, :1].mT
+    component = torch.where(component.sum(dim=1, keepdim=True) < 0, -component, component)
+    return component.mT.reshape(len(maps), 1, *maps.shape[2:])
+
+
+WEIGHINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "grad_cam": weigh_maps,
+    "grad_cam_pp": weigh_maps_pp,
+    "xgrad_cam": weigh_maps_by_share,
+    "layer_cam": weigh_places,
+    "eigen_cam": first_component,
+}
+"""The formulas that need only a layer's maps and slopes, by the name of the method."""
+
+
+def _stage(model: nn.Module, x: Tensor, layer: Layer | None) -> Layer:
+    """The layer to look at: the one that was asked for, or the last convolutional stage."""
+    return last_conv_stage(model, x) if layer is None else layer
+
+
+def _maps_and_slope(
+    model: nn.Module, x: Tensor, target: Target, layer: Layer | None
+) -> tuple[Tensor, Tensor]:
+    """``A`` and ``∂y_c/∂A`` of a layer, from one forward and one backward pass."""
+    with one_forward(model, x, target, layer=_stage(model, x, layer)) as forward:
+        (slope,) = forward.backward(forward.maps)
+        return forward.maps.detach(), slope
+
+
+def _check_maps(maps: Tensor) -> Tensor:
+    """Return maps N×K×h×w without their graph; else ``ValueError``."""
     if maps.ndim != 4:
         raise ValueError(
-            f"Grad-CAM needs maps of shape N×K×h×w, this layer gives {tuple(maps.shape)}: "
+            f"a class map needs maps of shape N×K×h×w, this layer gives {tuple(maps.shape)}: "
             "choose a convolutional layer"
         )
-    alpha = slope.mean(dim=(2, 3), keepdim=True)
-    weighted = (alpha * maps.detach()).sum(dim=1, keepdim=True)
+    return maps.detach()
+
+
+def _weighted(weights: Tensor, maps: Tensor, *, relu: bool = True) -> Tensor:
+    """``Σ_k weights · A^k``, N×1×h×w, and its positive part where `relu`."""
+    weighted = (weights * maps).sum(dim=1, keepdim=True)
     return weighted.clamp(min=0) if relu else weighted
+
+
+def stages(model: nn.Module, x: Tensor) -> list[str]:
+    """One layer for each size of map, from the first convolution to the last convolutional stage.
+
+    Of the layers whose maps have the same size, the outermost, and of those the last. VGG16:
+    ``features.3``, ``features.8``, … ``features.29``; ResNet: ``relu``, ``layer1``, … ``layer4``.
+    The net runs once, on the first image of `x`.
+    """
+    last = last_conv_stage(model, x)
+    names = {module: name for name, module in model.named_modules()}
+    calls: list[tuple[nn.Module, object]] = []
+    handles = [
+        module.register_forward_hook(lambda module, _, output: calls.append((module, output)))
+        for module in names
+    ]
+    try:
+        with frozen(model), torch.no_grad():
+            model(x[:1].clone())
+    finally:
+        for handle in handles:
+            handle.remove()
+
+    modules = [module for module, _ in calls]
+    begin = next(i for i, module in enumerate(modules) if isinstance(module, nn.Conv2d))
+    end = modules.index(model.get_submodule(last))
+    found: dict[torch.Size, str] = {}
+    for module, output in calls[begin : end + 1]:
+        if isinstance(output, Tensor) and output.ndim == 4:
+            best = found.setdefault(output.shape[2:], names[module])
+            if names[module].count(".") <= best.count("."):
+                found[output.shape[2:]] = names[module]
+    return list(found.values())
 
 
 def upsample(maps: Tensor, size: Sequence[int]) -> Tensor:
