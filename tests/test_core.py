@@ -6,7 +6,7 @@ A new method joins all these tests by one line in `METHODS`.
 import doctest
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,26 @@ from vislib.core import (
     score,
 )
 from vislib.gradients import deconvnet, gradient, guided_backprop, saliency
+from vislib.relevance import (
+    fullgrad,
+    gradient_x_input,
+    lrp,
+    relevance_by_layer,
+    root_point,
+    sensitivity,
+    simple_taylor,
+)
+
+
+def lrp_box(model: nn.Module, x: Tensor, target: core.Target) -> Tensor:
+    """A composite that runs the model a second time, up to its first layer."""
+    return lrp(model, x, target, rule="epsilon_gamma_box")
+
+
+def taylor_at_grey(model: nn.Module, x: Tensor, target: core.Target) -> Tensor:
+    """Not at a root point: there need not be one for nets with random weights."""
+    return simple_taylor(model, x, target, torch.tensor(0.5))
+
 
 METHODS: dict[str, Callable[..., Tensor]] = {
     "gradient": gradient,
@@ -35,6 +55,12 @@ METHODS: dict[str, Callable[..., Tensor]] = {
     "cam": cam,
     "grad_cam": grad_cam,
     "guided_grad_cam": guided_grad_cam,
+    "sensitivity": sensitivity,
+    "gradient_x_input": gradient_x_input,
+    "simple_taylor": taylor_at_grey,
+    "fullgrad": fullgrad,
+    "lrp": lrp,
+    "lrp_box": lrp_box,
 }
 LAYERED = ["cam", "grad_cam", "guided_grad_cam"]  # those that take layer=
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
@@ -138,7 +164,17 @@ def default_layer(model: nn.Module, x: Tensor, target: core.Target) -> None:
     last_conv_stage(model, x)
 
 
-CALLS = METHODS | {"explain": explain, "last_conv_stage": default_layer}
+def root(model: nn.Module, x: Tensor, target: core.Target) -> None:
+    with suppress(ValueError):  # there need not be one
+        root_point(model, x, target)
+
+
+CALLS = METHODS | {
+    "explain": explain,
+    "last_conv_stage": default_layer,
+    "relevance_by_layer": relevance_by_layer,
+    "root_point": root,
+}
 every_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
 outside = pytest.mark.parametrize(
     "outside", [nullcontext, torch.no_grad, torch.inference_mode], ids=lambda c: c.__name__
@@ -228,12 +264,12 @@ def test_every_method_runs_or_says_why_not(untrained, name, method):
     model = untrained(name)
     target = int(model(image).argmax())
     if (method.__name__, name) in REFUSED:
-        with pytest.raises(ValueError, match=r"CAM needs a net that averages .* use grad_cam"):
+        with pytest.raises(ValueError, match=r"CAM needs a net that .* use grad_cam"):
             method(model, image, target)
         return
     seen = method(model, image, target)
     assert seen.isfinite().all() and seen.abs().sum() > 0
-    channels = 1 if method in (saliency, cam, grad_cam) else 3
+    channels = 1 if method in (saliency, cam, grad_cam, fullgrad) else 3
     assert seen.shape[:2] == (1, channels)
     assert (seen.shape[2:] == image.shape[2:]) == (method not in (cam, grad_cam))
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -55,20 +55,55 @@ FAMILIES: dict[str, frozenset[str]] = {
             "tanh",
         ]
     ),
+    "convolution": frozenset(
+        [
+            "conv1d",
+            "conv2d",
+            "conv3d",
+            "conv_transpose1d",
+            "conv_transpose2d",
+            "conv_transpose3d",
+        ]
+    ),
+    "dense": frozenset(["linear", "addmm", "matmul", "mm"]),
+    "batch_norm": frozenset(["batch_norm"]),
+    "sum": frozenset(["add", "sub", "subtract", "rsub", "__rsub__"]),
+    "average": frozenset(
+        [
+            "avg_pool1d",
+            "avg_pool2d",
+            "avg_pool3d",
+            "adaptive_avg_pool1d",
+            "adaptive_avg_pool2d",
+            "adaptive_avg_pool3d",
+            "mean",
+            "sum",
+            "interpolate",
+            "upsample",
+        ]
+    ),
+    "scale": frozenset(["mul", "multiply", "div", "divide", "true_divide", "neg"]),
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Operation:
     """One operation of the forward pass, as a backward rule meets it.
 
     `inputs` are its differentiable tensor arguments and `output` its result, on a small graph of
-    their own, so that `vjp` gives exactly PyTorch's derivative.
+    their own, so that `vjp` gives exactly PyTorch's derivative. ``function(*args, **kwargs)`` is
+    the call itself, weights and all, for rules that repeat it with other numbers. `sources` are the
+    operations of the families that `inputs` come from, directly or by way of others.
     """
 
     function: Callable[..., Tensor]
     inputs: tuple[Tensor, ...]
     output: Tensor
+    name: str = ""
+    family: str = ""
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    sources: tuple[Operation, ...] = ()
 
     def vjp(self, signal: Tensor) -> tuple[Tensor, ...]:
         """The true backward pass, ``signal · ∂output/∂input``, one tensor for each input."""
@@ -100,33 +135,77 @@ class BackwardRules(TorchFunctionMode):
         self.families = families
         self.rules: Mapping[str, Rule] = {}
         self.count = 0  # operations met so far: 0 after a forward pass means that no rule can act
+        self.others: set[str] = set()  # names of differentiable operations outside the families
+        # Rules of an activation need its derivative alone. Rules of other families read values
+        # too, so they get copies that a later in-place operation does not overwrite.
+        self.keep = families != ("activation",)
+        self.operations: list[Operation] = []  # in the order of the calls, if `keep`
         self._family_of = {name: family for family in families for name in FAMILIES[family]}
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
-        name = getattr(func, "__name__", "")
-        family = self._family_of.get(name.removesuffix("_"))
+        called = getattr(func, "__name__", "")
+        name = called if called.startswith("__") else called.removesuffix("_")
+        family = self._family_of.get(name)
         if family is not None and "input" in kwargs:  # torch.relu(input=z)
             args = (kwargs.pop("input"), *args)
-        differentiable = [a for a in args if isinstance(a, Tensor) and a.requires_grad]
+        tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
+        differentiable = list({id(a): a for a in tensors if a.requires_grad}.values())
         if family is None or not differentiable or not torch.is_grad_enabled():
-            return func(*args, **kwargs)
+            result = func(*args, **kwargs)
+            if family is None and _differentiable(result):
+                self.others.add(name)
+            return result
 
         self.count += 1
-        leaves = [a.detach().requires_grad_() for a in differentiable]
-        swap = {id(a): leaf for a, leaf in zip(differentiable, leaves, strict=True)}
+        in_place = name != called or kwargs.get("inplace", False)
+        if in_place and not args[0].requires_grad:  # a constant that becomes differentiable
+            differentiable.insert(0, args[0])
+        keep = self.keep and name != "relu"
+        leaves = [a.detach().clone() if keep else a.detach() for a in differentiable]
+        swap = {
+            id(a): leaf.requires_grad_() for a, leaf in zip(differentiable, leaves, strict=True)
+        }
         local = [swap.get(id(a), a) for a in args]
-        in_place = name.endswith("_") or kwargs.get("inplace", False)
-        if in_place and name in ("relu", "relu_"):
+        kwargs = {key: swap.get(id(a), a) for key, a in kwargs.items()}
+        call = tuple(local)
+        if in_place and name == "relu":
             output = torch.relu(leaves[0])  # the usual case without the clone: it needs no input
         else:
             if in_place:
                 local[0] = leaves[0].clone()  # what a derivative needs must not be overwritten
             output = func(*local, **kwargs)
-        operation = Operation(func, tuple(leaves), output)
+        sources = _sources(differentiable) if self.keep else ()
+        operation = Operation(func, tuple(leaves), output, name, family, call, kwargs, sources)
+        if self.keep:
+            self.operations.append(operation)
         return _Answer.apply(self, family, operation, in_place, *differentiable)
+
+
+def _differentiable(result: Any) -> bool:
+    """Whether a call gave a tensor, or several, with a derivative."""
+    results = result if isinstance(result, tuple | list) else (result,)
+    return any(isinstance(r, Tensor) and r.requires_grad for r in results)
+
+
+def _sources(tensors: Sequence[Tensor]) -> tuple[Operation, ...]:
+    """The nearest operations of the families on all ways back from the tensors."""
+    found: dict[Operation, None] = {}
+    nodes: list[Any] = [tensor.grad_fn for tensor in tensors]
+    seen: set[Any] = {None}
+    while nodes:
+        node = nodes.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        operation = getattr(node, "operation", None)
+        if isinstance(operation, Operation):
+            found[operation] = None
+        else:
+            nodes += [before for before, _ in node.next_functions]
+    return tuple(found)
 
 
 class _Answer(torch.autograd.Function):
@@ -143,7 +222,8 @@ class _Answer(torch.autograd.Function):
     ) -> Tensor:
         ctx.rules, ctx.family, ctx.operation = rules, family, operation
         if not in_place:
-            return operation.output.detach()
+            output = operation.output.detach()
+            return output.clone() if rules.keep and operation.name != "relu" else output
         ctx.mark_dirty(
             x[0]
         )  # whoever else holds this tensor must see it change, as in the real net
@@ -289,8 +369,13 @@ class ForwardPass:
     maps: Tensor
     _rules: BackwardRules | None
 
-    def backward(self, *wrt: Tensor, **rules: Rule) -> tuple[Tensor, ...]:
-        """``∂y/∂t`` for each tensor of `wrt` (default: the image), under the rules by family."""
+    def backward(
+        self, *wrt: Tensor, signal: Tensor | None = None, **rules: Rule
+    ) -> tuple[Tensor, ...]:
+        """``∂y/∂t`` for each tensor of `wrt` (default: the image), under the rules by family.
+
+        `signal` is what each image's score sends back, N numbers (default: ones).
+        """
         known = self._rules.families if self._rules is not None else ()
         if unknown := rules.keys() - set(known):
             raise ValueError(
@@ -299,7 +384,21 @@ class ForwardPass:
             )
         if self._rules is not None:
             self._rules.rules = rules
-        return torch.autograd.grad(self.y.sum(), wrt or (self.x,), retain_graph=True)
+        signal = torch.ones_like(self.y) if signal is None else signal
+        return torch.autograd.grad(self.y, wrt or (self.x,), signal, retain_graph=True)
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """The operations of the families in the order of the calls.
+
+        Empty where rules for the activations alone were asked for.
+        """
+        return tuple(self._rules.operations) if self._rules is not None else ()
+
+    @property
+    def others(self) -> frozenset[str]:
+        """Names of the differentiable operations that are of none of the families."""
+        return frozenset(self._rules.others) if self._rules is not None else frozenset()
 
 
 @contextmanager
@@ -337,9 +436,10 @@ def one_forward(
         if layer is not None and not outputs:
             raise ValueError(f"the forward pass never calls layer {find_layer(model, layer)[0]!r}")
         if rules is not None and rules.count == 0:
-            known = ", ".join(sorted(FAMILIES["activation"]))
+            known = ", ".join(sorted(name for family in families for name in FAMILIES[family]))
+            kind = "activations" if tuple(families) == ("activation",) else "operations"
             raise ValueError(
-                f"{type(model).__name__} calls none of the activations that this method changes "
+                f"{type(model).__name__} calls none of the {kind} that this method changes "
                 f"({known}), so the method would silently give the plain gradient"
             )
         y = score(logits, target(logits.detach()) if callable(target) else target)

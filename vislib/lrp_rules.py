@@ -1,0 +1,345 @@
+"""The rules of layer-wise relevance propagation (LRP).
+
+A layer computes ``z_j = Σ_i x_i w_ij + b_j``. On the way back it has relevance ``R_j`` at its
+outputs and shares it out among its inputs in proportion to what each of them contributed:
+
+    LRP-0     R_i = Σ_j  x_i w_ij / z_j · R_j
+    LRP-ε     R_i = Σ_j  x_i w_ij / (z_j + ε sign z_j) · R_j
+    LRP-γ     R_i = Σ_j  x_i (w_ij + γ w⁺_ij) / Σ_i x_i (w_ij + γ w⁺_ij) · R_j         for x ≥ 0
+    LRP-αβ    R_i = Σ_j  (α (x_i w_ij)⁺ / Σ_i (x_i w_ij)⁺ - β (x_i w_ij)⁻ / Σ_i (x_i w_ij)⁻) R_j
+    LRP-zB    R_i = Σ_j  (x_i w_ij - l_i w⁺_ij - h_i w⁻_ij) / Σ_i (same) · R_j   l_i ≤ x_i ≤ h_i
+    LRP-w²    R_i = Σ_j  w²_ij / Σ_i w²_ij · R_j
+    LRP-flat  R_i = Σ_j  1 / Σ_i 1 · R_j
+
+with ``v⁺ = max(v, 0)``, ``v⁻ = min(v, 0)``. All are one act with other numbers: run the layer
+forward with changed inputs and weights for the denominators ``z``, then ask PyTorch's backward pass
+for ``x_i · Σ_j (∂z_j/∂x_i) (R_j / z_j)``. Denominators of ε, γ and αβ hold the bias, like a neuron
+that is always on. What it gets reaches no pixel: the layer loses it (`Composite.bias`).
+
+A rule is a function ``(operation, signal) -> (relevance of each input,)`` as any rule of
+`vislib.core`; the signal is the relevance of the output.
+
+Bach et al. 2015, "On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise
+Relevance Propagation" (0, ε, αβ); Montavon et al. 2017, "Explaining NonLinear Classification
+Decisions with Deep Taylor Decomposition" (zB, w²); Lapuschkin et al. 2019, "Unmasking Clever Hans
+Predictors and Assessing What Machines Really Learn" (flat); Montavon et al. 2019, "Layer-Wise
+Relevance Propagation: An Overview" (γ, composites).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vislib.core import Operation
+
+STABILISER = 1e-6  # of every denominator but that of LRP-ε, where it is a parameter
+
+
+# ------------------------------------------------------------ the rules
+
+
+def pass_rule(operation: Operation, signal: Tensor) -> tuple[Tensor, ...]:
+    """``R_i = R_j``: activations, and multiplication by a constant."""
+    return (signal.sum_to_size(operation.inputs[0].shape),)
+
+
+def zero_rule(operation: Operation, signal: Tensor) -> tuple[Tensor, ...]:
+    """LRP-0. Where ``z_j = 0`` there is nothing to share out, and nothing is."""
+    return epsilon_rule(operation, signal, epsilon=0)
+
+
+def epsilon_rule(
+    operation: Operation, signal: Tensor, *, epsilon: float = STABILISER, relative: bool = False
+) -> tuple[Tensor, ...]:
+    """LRP-ε, for layers and for any other linear operation: sums, averages, a BatchNorm.
+
+    ε absorbs relevance, most where a neuron's contributions cancel. With `relative` it is a
+    multiple of the root mean square of the image's ``z`` (Montavon et al. 2019).
+    """
+    z = operation.output
+    scale: Tensor | float = 1.0
+    if relative:
+        scale = z.detach().square().mean(dim=tuple(range(1, z.ndim)), keepdim=True).sqrt()
+    return shares(signal, operation.inputs, z, epsilon * scale)
+
+
+def gamma_rule(operation: Operation, signal: Tensor, *, gamma: float = 0.25) -> tuple[Tensor, ...]:
+    """LRP-γ: contributions of the output's own sign count ``1 + γ`` times, LRP-0 for γ = 0.
+
+    For ``x ≥ 0`` and ``z > 0`` this is the formula above. Inputs and outputs of both signs as in
+    Andéol et al. 2021, "Learning Domain Invariant Representations by Joint Wasserstein Distance
+    Minimization".
+    """
+    x, w, b = parameters(operation)
+
+    def more(v: Tensor | None, part: Callable[..., Any]) -> Any:
+        return None if v is None else v + gamma * part(v)
+
+    z = operation.output.detach()
+    (up,) = share_out(
+        operation,
+        signal * (z > 0),
+        (positive(x), more(w, positive), more(b, positive)),
+        (negative(x), more(w, negative), None),
+    )
+    below = signal * (z < 0)
+    if not below.any():  # the usual case: a ReLU follows, and passes nothing here
+        return (up,)
+    (down,) = share_out(
+        operation,
+        below,
+        (positive(x), more(w, negative), more(b, negative)),
+        (negative(x), more(w, positive), None),
+    )
+    return (up + down,)
+
+
+def alpha_beta_rule(
+    operation: Operation, signal: Tensor, *, alpha: float = 2.0, beta: float = 1.0
+) -> tuple[Tensor, ...]:
+    """LRP-αβ: positive contributions share ``α R_j``, negative ones ``-β R_j``, with ``α - β = 1``.
+
+    The sign is that of ``x_i w_ij``, so the inputs are split as well as the weights. An output that
+    has contributions of one sign only does not conserve relevance when ``β > 0``.
+    """
+    x, w, b = parameters(operation)
+    (supports,) = share_out(
+        operation,
+        signal,
+        (positive(x), positive(w), positive(b)),
+        (negative(x), negative(w), None),
+    )
+    if beta == 0:
+        return (alpha * supports,)
+    (speaks_against,) = share_out(
+        operation,
+        signal,
+        (positive(x), negative(w), negative(b)),
+        (negative(x), positive(w), None),
+    )
+    return (alpha * supports - beta * speaks_against,)
+
+
+def z_plus_rule(operation: Operation, signal: Tensor) -> tuple[Tensor, ...]:
+    """LRP-α1β0, the z⁺ rule: only positive contributions count, relevance keeps its sign."""
+    return alpha_beta_rule(operation, signal, alpha=1, beta=0)
+
+
+def z_box_rule(
+    operation: Operation,
+    signal: Tensor,
+    *,
+    low: Tensor | float = 0.0,
+    high: Tensor | float = 1.0,
+) -> tuple[Tensor, ...]:
+    """LRP-zB for a first layer whose inputs lie between `low` and `high`.
+
+    A pixel counts for how far it is from the bound that would speak most against the neuron, so
+    black pixels get relevance too.
+    """
+    x, w, _ = parameters(operation)
+    low, high = (torch.as_tensor(v).to(x).expand_as(x) for v in (low, high))
+    return share_out(
+        operation, signal, (x, w, None), (low, -positive(w), None), (high, -negative(w), None)
+    )
+
+
+def w_square_rule(operation: Operation, signal: Tensor) -> tuple[Tensor, ...]:
+    """LRP-w²: by the weights alone, whatever the image shows."""
+    x, w, _ = parameters(operation)
+    return share_out(operation, signal, (torch.ones_like(x), w.square(), None))
+
+
+def flat_rule(operation: Operation, signal: Tensor) -> tuple[Tensor, ...]:
+    """LRP-flat: every input of a neuron gets the same."""
+    x, w, _ = parameters(operation)
+    return share_out(operation, signal, (torch.ones_like(x), torch.ones_like(w), None))
+
+
+# ------------------------------------------------------------ what rules are made of
+
+Part = tuple[Tensor, Tensor, Tensor | None]  # inputs, weights, bias
+
+
+def positive(v: Any) -> Any:
+    """``v⁺``, None for None."""
+    return None if v is None else v.clamp(min=0)
+
+
+def negative(v: Any) -> Any:
+    """``v⁻``, None for None."""
+    return None if v is None else v.clamp(max=0)
+
+
+def share_out(operation: Operation, signal: Tensor, *parts: Part) -> tuple[Tensor]:
+    """``R_i = Σ_parts x_i Σ_j w_ij R_j / z_j`` with the ``z`` of all parts together."""
+    layer = as_layer(operation)
+    parts = parts[:1] + tuple(part for part in parts[1:] if part[0].any())  # zeros give nothing
+    with torch.enable_grad():
+        inputs = [x.detach().requires_grad_() for x, _, _ in parts]
+        z, *more = [layer.f(x, w, b) for x, (_, w, b) in zip(inputs, parts, strict=True)]
+        z = sum(more, z)
+    first, *others = shares(signal, inputs, z, STABILISER)
+    return (sum(others, first),)
+
+
+def shares(
+    signal: Tensor, inputs: Sequence[Tensor], z: Tensor, epsilon: Tensor | float
+) -> tuple[Tensor, ...]:
+    """``x_i · Σ_j (∂z_j/∂x_i) R_j / (z_j + ε sign z_j)`` for each of the inputs of ``z``."""
+    stable = z.detach() + epsilon * torch.where(z < 0, -1.0, 1.0).to(z)
+    ratio = torch.where(stable == 0, 0, signal / stable)
+    slopes = torch.autograd.grad(z, inputs, ratio, retain_graph=True)
+    return tuple(x.detach() * slope for x, slope in zip(inputs, slopes, strict=True))
+
+
+def parameters(operation: Operation) -> Part:
+    """Inputs, weights and bias of a layer."""
+    layer = as_layer(operation)
+    return layer.inputs[0].detach(), layer.weight, layer.bias
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LinearLayer(Operation):
+    """A convolution or dense layer ``z = f(x; w, b)``, `inputs` ``(x,)``, `output` ``z``.
+
+    `f` runs it with other numbers.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    f: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+
+# Arguments by position, and other keywords for them. What `addmm` calls "input" is its bias.
+_POSITIONS = {
+    "matmul": ("x", "weight"),
+    "mm": ("x", "weight"),
+    "addmm": ("bias", "x", "weight"),
+    "batch_norm": ("x", "mean", "var", "weight", "bias", "training", "momentum", "eps"),
+}
+_KEYWORDS = {
+    "other": "weight",
+    "mat1": "x",
+    "mat2": "weight",
+    "running_mean": "mean",
+    "running_var": "var",
+}
+
+
+def arguments(operation: Operation) -> tuple[dict[str, Any], tuple[Any, ...]]:
+    """The call's arguments by name, and what stands by position after them."""
+    names = _POSITIONS.get(operation.name, ("x", "weight", "bias"))
+    by_name = dict(zip(names, operation.args, strict=False)) | dict(operation.kwargs)
+    return {_KEYWORDS.get(key, key): v for key, v in by_name.items()}, operation.args[len(names) :]
+
+
+def as_layer(operation: Operation) -> LinearLayer:
+    """A convolution or dense operation as a `LinearLayer`.
+
+    ``ValueError`` for what is no such layer, as a product of two tensors that depend on the image.
+    """
+    if isinstance(operation, LinearLayer):
+        return operation
+    options, rest = arguments(operation)
+    x, weight, bias = options.pop("x"), options.pop("weight"), options.pop("bias", None)
+    is_layer = operation.family in ("convolution", "dense") and len(operation.inputs) == 1
+    if not is_layer or x is not operation.inputs[0]:
+        raise ValueError(
+            f"there is no rule for this {operation.name}: it is no layer, where an input that "
+            "depends on the image meets weights that do not"
+        )
+    f: Callable[[Tensor, Tensor, Tensor | None], Tensor] = F.linear
+    if operation.family == "convolution":
+        f = lambda x, w, b: operation.function(x, w, b, *rest, **options)  # noqa: E731
+    elif operation.name != "linear":  # x @ w
+        weight = weight.mT
+    call = (
+        operation.function,
+        operation.inputs,
+        operation.output,
+        operation.name,
+        operation.family,
+    )
+    return LinearLayer(*call, weight=weight, bias=bias, f=f)
+
+
+def with_norm(layer: LinearLayer, norm: Operation) -> LinearLayer:
+    """A layer and the BatchNorm after it as one layer: ``γ (z - μ) / σ + β`` is linear in x too."""
+    scale, shift = affine_of(norm)
+    z = layer.output
+    with torch.enable_grad():
+        output = z * on_channels(scale, z) + on_channels(shift, z)
+    weight = layer.weight * scale.view(-1, *[1] * (layer.weight.ndim - 1))
+    bias = shift if layer.bias is None else shift + scale * layer.bias
+    return replace(layer, output=output, weight=weight, bias=bias)
+
+
+def without_bias(layer: LinearLayer) -> LinearLayer:
+    """The same layer with ``b = 0``, so that its inputs share all the relevance."""
+    if layer.bias is None:
+        return layer
+    with torch.enable_grad():
+        output = layer.output - bias_of(layer)
+    return replace(layer, output=output, bias=None)
+
+
+def affine_of(norm: Operation) -> tuple[Tensor, Tensor]:
+    """Scale ``γ/σ`` and shift ``β - γ μ/σ`` of each channel of a BatchNorm in evaluation mode."""
+    options, _ = arguments(norm)
+    mean, var = options.get("mean"), options.get("var")
+    if mean is None or var is None or options.get("training"):
+        raise ValueError(
+            "a batch norm that computes its mean from the images at hand is not linear: "
+            "there is no rule for it (does it keep track_running_stats?)"
+        )
+    scale = (var + options.get("eps", 1e-5)).rsqrt()
+    if options.get("weight") is not None:
+        scale = scale * options["weight"]
+    shift = -mean * scale
+    return scale, shift if options.get("bias") is None else shift + options["bias"]
+
+
+def bias_of(layer: LinearLayer) -> Tensor:
+    """The bias in a shape to be added to ``z``."""
+    assert layer.bias is not None
+    return layer.bias if layer.family == "dense" else on_channels(layer.bias, layer.output)
+
+
+def on_channels(v: Tensor, maps: Tensor) -> Tensor:
+    """One number per channel, in a shape to be multiplied with N×C×…."""
+    return v.view(1, -1, *[1] * (maps.ndim - 2))
+
+
+def is_shift(operation: Operation) -> bool:
+    """Whether a sum adds something that does not depend on the image."""
+    return operation.family == "sum" and not all(_depending(operation))
+
+
+def image_factors(operation: Operation) -> int:
+    """How many factors of a product depend on the image. ``ValueError`` for one that divides."""
+    depending = _depending(operation)
+    if "div" in operation.name and depending[-1]:
+        raise ValueError(f"there is no rule for a {operation.name} by what depends on the image")
+    return sum(depending)
+
+
+def _depending(operation: Operation) -> list[bool]:
+    """Which of an operation's two operands depend on the image."""
+    operands = [*operation.args[:2], operation.kwargs.get("other")]
+    return [any(a is x for x in operation.inputs) for a in operands if a is not None]
+
+
+def at_zero(operation: Operation) -> Tensor:
+    """The operation's result where all its inputs are 0."""
+    zeros = {id(x): torch.zeros_like(x) for x in operation.inputs}
+    args = [zeros.get(id(a), a) for a in operation.args]
+    return operation.function(
+        *args, **{k: zeros.get(id(a), a) for k, a in operation.kwargs.items()}
+    )
