@@ -15,6 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import zennit.composites
+import zennit.core
 import zennit.rules
 from captum.attr._utils.lrp_rules import EpsilonRule
 from torch import Tensor, nn
@@ -53,6 +54,13 @@ from vislib.relevance import (
 
 NETS = ["alexnet", "vgg11", "squeezenet1_1", "resnet18", "googlenet", "densenet121"]
 TARGETS = [3, 7]
+
+
+def _name(value: object) -> str:
+    """A test's id without memory addresses, which differ from one worker to the next."""
+    if isinstance(value, zennit.core.Hook):
+        return type(value).__name__
+    return getattr(value, "__name__", str(value))
 
 
 @pytest.fixture(scope="module")
@@ -598,7 +606,7 @@ def test_lrp_equals_zennit_where_that_needs_surgery(double, x, net, rule):
         ("alpha_beta", {"alpha": 1, "beta": 0}, zennit.rules.AlphaBeta(1, 0)),
         ("alpha_beta", {"alpha": 1.5, "beta": 0.5}, zennit.rules.AlphaBeta(1.5, 0.5)),
     ],
-    ids=str,
+    ids=_name,
 )
 def test_options_equal_zennits(double, x, rule, options, hook):
     model = double("alexnet")
@@ -868,7 +876,7 @@ def test_rules_have_not_changed_what_the_net_computes(double, x):
         (2, {}, r"rule must be a name, a Composite or a rule function, got 2"),
         (zero_rule, {"gamma": 1}, r"options \(gamma\) go with the name of a rule only"),
     ],
-    ids=str,
+    ids=_name,
 )
 def test_bad_rules(rule, options, message, small_x):
     for method in (lrp, relevance_by_layer):
