@@ -1,4 +1,5 @@
-"""The network is blocked in all tests, and in all processes that are started from here.
+"""The network is blocked in all tests, and in all processes that are started from here. And the test
+workers share the machine's cores, instead of each taking them all.
 
 This stands at the root, so that it also holds where only notebooks are tested.
 """
@@ -15,3 +16,7 @@ if str(OFFLINE) not in sys.path:
     os.environ["PYTHONPATH"] = os.pathsep.join(
         filter(None, (str(OFFLINE), os.environ.get("PYTHONPATH")))
     )
+
+# Before torch is imported. Kernels and browsers that a worker starts inherit it.
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
