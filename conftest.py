@@ -1,5 +1,5 @@
-"""The network is blocked in all tests, and in all processes that are started from here. And the test
-workers share the machine's cores, instead of each taking them all.
+"""The network is blocked in all tests, and in all processes that are started from here, and
+test workers share the machine's cores, instead of each taking them all.
 
 This stands at the root, so that it also holds where only notebooks are tested.
 """

@@ -7,8 +7,13 @@ the list and stores each finished batch as one file that never changes again. A 
 therefore continues where it was, with the same result; so could several machines that share the
 list.
 
-Within a batch, one forward pass serves all methods (`explain`): one forward and three backward
-passes instead of the five and five that separate calls would need.
+Within a batch, one forward pass serves all of `METHODS` (`explain`): one forward and three backward
+passes instead of the ten and nine that separate calls would need. `MORE` holds the methods that
+need passes of their own, with the settings that they get here; ``--methods all`` takes both.
+
+CAM is missing on purpose: it exists only for nets that end in a pooling and one linear layer, and
+there Grad-CAM is its positive part, divided by Z, so that P is the same. Sensitivity, the gradient
+squared, is no other map either: its P is the gradient's with fourth powers in place of squares.
 """
 
 from __future__ import annotations
@@ -18,7 +23,8 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -29,14 +35,19 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vislib import energy, nets
-from vislib.cam import upsample, weigh_maps
+from vislib.cam import WEIGHINGS, score_cam, upsample
 from vislib.coco import Coco, imagenet_targets
 from vislib.core import Target, last_conv_stage, one_forward
 from vislib.errors import InputError, nearest
-from vislib.gradients import deconvnet_rule, guided_rule
+from vislib.gradients import deconvnet_rule, guided_rule, saliency
 from vislib.images import to_tensor
+from vislib.occlusion import occlusion
+from vislib.relevance import fullgrad, lrp, sensitivity, simple_taylor
 
-METHODS = ("gradient", "deconvnet", "guided_backprop", "grad_cam", "guided_grad_cam")
+METHODS = (
+    *("gradient", "deconvnet", "guided_backprop", "grad_cam", "guided_grad_cam"),  # the source's
+    *("gradient_x_input", "grad_cam_pp", "xgrad_cam", "layer_cam", "eigen_cam"),
+)
 CONTROLS = ("uniform", "centred_gaussian", "sobel_edges")
 RANDOM = "_random"  # ends the name of a method that was run on the net with random weights
 NO_NET = "none"  # the net of the controls
@@ -46,6 +57,67 @@ Targets = Mapping[str, Sequence[int]]
 
 _BATCH_PIXELS = 4 * 224 * 224
 _MAX_PIXELS = 4_000_000  # above this a large net's activations no longer fit into a laptop's memory
+
+
+@dataclass(frozen=True)
+class Costly:
+    """A method that needs passes of its own through the net, with its settings in the benchmark.
+
+    `at_layer`: it looks at a layer as Grad-CAM does, and gets the same one.
+    """
+
+    function: Callable[..., Tensor]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    at_layer: bool = False
+
+    def __call__(self, model: nn.Module, x: Tensor, target: Target, layer: str) -> Tensor:
+        """The maps, raw and signed, at the method's own size."""
+        where = {"layer": layer} if self.at_layer else {}
+        return self.function(model, x, target, **where, **self.options)
+
+    def __str__(self) -> str:
+        options = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+        return f"{self.function.__name__}({options})"
+
+
+def occlusion_by_share(
+    model: nn.Module, x: Tensor, target: Target, *, square: int, step: int
+) -> Tensor:
+    """`occlusion` by a grey square, its side and its steps as parts of the image's shorter side."""
+    side = min(x.shape[-2:])
+    size, stride = max(1, side // square), max(1, side // step)
+    return occlusion(model, x, target, size=size, stride=stride)
+
+
+def taylor_or_nothing(model: nn.Module, x: Tensor, target: Target) -> Tensor:
+    """`simple_taylor`, with zeros for an image whose score has no root that Newton's method finds:
+    a map without energy, so its P is undefined and counted as such."""
+    maps = torch.zeros_like(x)
+    for i, chosen in enumerate(torch.as_tensor(target).expand(len(x)).tolist()):
+        with suppress(ValueError):
+            maps[i] = simple_taylor(model, x[i : i + 1], chosen)[0]
+    return maps
+
+
+MORE: dict[str, Costly] = {
+    "saliency": Costly(saliency),
+    "sensitivity": Costly(sensitivity),
+    "fullgrad": Costly(fullgrad),
+    "simple_taylor": Costly(taylor_or_nothing),
+    "lrp": Costly(lrp, {"rule": "epsilon_plus"}),
+    "lrp_epsilon": Costly(lrp, {"rule": "epsilon"}),
+    "lrp_alpha_beta": Costly(lrp, {"rule": "alpha_beta", "alpha": 2.0, "beta": 1.0}),
+    "lrp_epsilon_gamma_box": Costly(lrp, {"rule": "epsilon_gamma_box", "gamma": 0.25}),
+    "occlusion": Costly(occlusion_by_share, {"square": 4, "step": 16}),
+    "score_cam": Costly(score_cam, at_layer=True),
+}
+"""The methods that cost more than their share of one forward pass. A change of a setting here is a
+change of the run: parts that were made with another setting are not taken for these."""
+
+ALL = (*METHODS, *MORE)
+
+_RULED = {"deconvnet", "guided_backprop", "guided_grad_cam"}  # these change what a ReLU answers
+_SLOPES = {"gradient", "gradient_x_input", "guided_grad_cam", *WEIGHINGS}
 
 
 @dataclass(frozen=True)
@@ -96,28 +168,39 @@ def explain(
     *,
     layer: str,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """The maps of all `methods` from one forward pass, N×C×H×W each at the image's size, and the
-    N×K logits.
+    """The maps of all `methods`, N×C×H×W or N×1×H×W at the image's size, and the N×K logits.
 
-    The maps are those of the functions with the same names in `vislib.gradients` and `vislib.cam`,
-    to the last bit; Grad-CAM comes upsampled. `target` may be a function of the logits.
+    Those of `METHODS` come from one forward pass, to the last bit as from the functions with the
+    same names in `vislib.gradients`, `vislib.relevance` and `vislib.cam`; those of `MORE` from a
+    call each. Class maps are upsampled. `target` may be a function of the logits. ``ValueError``
+    names the method that cannot explain such a net.
     """
-    wanted = set(methods)
-    rules = wanted & {"deconvnet", "guided_backprop", "guided_grad_cam"}
+    wanted, size = set(methods), x.shape[-2:]
     maps: dict[str, Tensor] = {}
     with one_forward(
-        model, x, target, layer=layer, families=["activation"] if rules else []
+        model, x, target, layer=layer, families=["activation"] if wanted & _RULED else []
     ) as forward:
-        if wanted & {"gradient", "grad_cam", "guided_grad_cam"}:
+        logits = forward.logits.detach()
+        if wanted & _SLOPES:
             maps["gradient"], slope = forward.backward(forward.x, forward.maps)
-            maps["grad_cam"] = upsample(weigh_maps(forward.maps, slope), x.shape[-2:])
+            maps["gradient_x_input"] = forward.x.detach() * maps["gradient"]
+            for name in WEIGHINGS:
+                if name in wanted or (name == "grad_cam" and "guided_grad_cam" in wanted):
+                    maps[name] = upsample(WEIGHINGS[name](forward.maps, slope), size)
         if "deconvnet" in wanted:
             (maps["deconvnet"],) = forward.backward(activation=deconvnet_rule)
         if wanted & {"guided_backprop", "guided_grad_cam"}:
             (maps["guided_backprop"],) = forward.backward(activation=guided_rule)
         if "guided_grad_cam" in wanted:
             maps["guided_grad_cam"] = maps["grad_cam"] * maps["guided_backprop"]
-        return {name: maps[name] for name in methods}, forward.logits.detach()
+    for name in methods:
+        if name in MORE:
+            chosen = target(logits) if callable(target) else target
+            try:
+                maps[name] = upsample(MORE[name](model, x, chosen, layer), size)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+    return {name: maps[name] for name in methods}, logits
 
 
 def plan(
@@ -196,9 +279,13 @@ def run_batch(
         ]
     for suffix, model in models.items():
         x = torch.stack(images).to(next(model.parameters()).device)
-        choose = best_of([targets[category] for _, category in units])
+        best = best_of([targets[category] for _, category in units])
         try:
-            maps, logits = explain(model, x, choose, methods, layer=layer)
+            maps, logits = explain(
+                model, x, _if_finite(best, batch.net + suffix), methods, layer=layer
+            )
+        except InputError:
+            raise
         except (RuntimeError, ValueError) as error:
             if min(x.shape[-2:]) >= model.input_size:
                 raise
@@ -209,12 +296,8 @@ def run_batch(
                 Skipped(image_id, category, batch.net, str(batch.size), reason)
                 for image_id, category in units
             ]
-        chosen = choose(logits)
+        chosen = best(logits)
         ranks = (1 + (logits > logits.gather(1, chosen[:, None])).sum(dim=1)).tolist()
-        if not logits.isfinite().all():
-            raise InputError(
-                f"{batch.net + suffix} answers with NaN or infinite scores: its weights are damaged"
-            )
         results += [(method + suffix, list(maps[method]), ranks) for method in methods]
 
     records = []
@@ -276,6 +359,17 @@ def best_of(candidates: Sequence[Sequence[int]]) -> Callable[[Tensor], Tensor]:
     return choose
 
 
+def _if_finite(choose: Callable[[Tensor], Tensor], net: str) -> Callable[[Tensor], Tensor]:
+    """`choose`, after a look at the logits."""
+
+    def check(logits: Tensor) -> Tensor:
+        if not logits.isfinite().all():
+            raise InputError(f"{net} answers with NaN or infinite scores: its weights are damaged")
+        return choose(logits)
+
+    return check
+
+
 def class_targets(
     model: nets.Classifier, class_table: str | Path | None = None
 ) -> dict[str, Sequence[int]]:
@@ -303,17 +397,15 @@ def run(
 
     Finished batches lie in ``out/parts``, one file each, written whole or not at all. A file's name
     is a fingerprint of all that the batch's numbers depend on (images, annotations, weights,
-    classes, methods), so a folder may hold several runs and never mixes them up. Batches with
-    skipped units are tried again. `categories` None takes every category that all nets know.
+    classes, methods and their settings), so a folder may hold several runs and never mixes them up.
+    Batches with skipped units are tried again. `categories` None takes every category that all nets
+    know. `methods` are names in `ALL`, or ``["all"]``.
     """
     from tqdm import tqdm
 
-    net_names, methods = list(dict.fromkeys(net_names)), list(dict.fromkeys(methods))
+    net_names, methods = list(dict.fromkeys(net_names)), check_methods(methods)
     sizes = list(dict.fromkeys(sizes))
     check_device(device)
-    for method in methods:
-        if method not in METHODS:
-            raise InputError(f"there is no method {method!r} here: {nearest(method, METHODS)}")
     targets = {
         name: class_targets(nets.load(name, weights=False), class_table) for name in net_names
     }
@@ -343,6 +435,7 @@ def run(
                 "weights": [_fingerprint(model) for model in models.values()],
                 "targets": {c: list(targets[net][c]) for c in categories} if models else None,
                 "methods": list(methods) if models else list(CONTROLS),
+                "settings": [str(MORE[m]) for m in methods if m in MORE] if models else [],
                 "maps": save_maps,
             }
             for batch in net_batches:
@@ -366,6 +459,16 @@ def run(
                 skipped += missed
                 bar.update(len(batch.units))
     return records, skipped
+
+
+def check_methods(methods: Sequence[str]) -> list[str]:
+    """The methods to run, each once (``["all"]``: every one), or an `InputError`."""
+    if list(methods) == ["all"]:
+        return list(ALL)
+    for method in methods:
+        if method not in ALL:
+            raise InputError(f"there is no method {method!r} here: {nearest(method, ALL)}")
+    return list(dict.fromkeys(methods))
 
 
 def check_categories(

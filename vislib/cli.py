@@ -147,7 +147,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--coco", type=Path, help="folder in COCO's layout (default: Pocket COCO)")
     command.add_argument("--split", help="the SPLIT of annotations/instances_SPLIT.json")
     command.add_argument("--nets", nargs="+", default=NETS, help="names of vislib.nets")
-    command.add_argument("--methods", nargs="+", help="names of functions (default: all)")
+    command.add_argument(
+        "--methods",
+        nargs="+",
+        help="names of functions, or 'all' (default: the ten that share one forward pass)",
+    )
     command.add_argument(
         "--categories", nargs="+", default=CATEGORIES, help="or 'all' that data and nets share"
     )

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vislib.benchmark import CONTROLS, METHODS, NO_NET, RANDOM, Record, Skipped
+from vislib.benchmark import ALL, CONTROLS, NO_NET, RANDOM, Record, Skipped
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-ORDER = (*METHODS, *(method + RANDOM for method in METHODS), *CONTROLS)
+ORDER = (*ALL, *(method + RANDOM for method in ALL), *CONTROLS)
 VIEWS = ("net", "size", "category")  # beside "all", what the table and charts are split by
 
 
@@ -219,7 +219,7 @@ def _places(summary: pd.DataFrame) -> tuple[dict[str, float], dict[str, list[str
     """Each method's place on the vertical axis, and the methods by group, best first."""
     ranking = summary[summary["view"] == "all"].sort_values("mean_P", ascending=False)
     best_first = list(ranking["method"])
-    explanations = [method for method in best_first if method in METHODS]
+    explanations = [method for method in best_first if method in ALL]
     groups = {
         "explanation": explanations,
         "the same with random weights": [
@@ -242,7 +242,19 @@ def readable(method: str) -> str:
     name = method.removesuffix(RANDOM).replace("_", " ")
     for code, usual in (
         ("guided grad cam", "Guided Grad-CAM"),
+        ("xgrad cam", "XGrad-CAM"),
+        ("grad cam pp", "Grad-CAM++"),
         ("grad cam", "Grad-CAM"),
+        ("layer cam", "LayerCAM"),
+        ("eigen cam", "Eigen-CAM"),
+        ("score cam", "Score-CAM"),
+        (" x input", " × input"),
+        ("lrp alpha beta", "LRP-αβ"),
+        ("lrp epsilon gamma box", "LRP-ε,γ,zB"),
+        ("lrp epsilon", "LRP-ε"),
+        ("lrp", "LRP-ε,z⁺"),
+        ("fullgrad", "FullGrad"),
+        ("taylor", "Taylor"),
         ("gaussian", "Gaussian"),
         ("sobel", "Sobel"),
         ("uniform", "uniform map"),
