@@ -16,9 +16,10 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from torch import nn
 
-from vislib import benchmark, cam, energy, gradients, nets, report
-from vislib.benchmark import METHODS, NO_NET, Batch, Record
+from vislib import benchmark, cam, core, energy, gradients, nets, relevance, report
+from vislib.benchmark import ALL, METHODS, MORE, NO_NET, Batch, Costly, Record
 from vislib.coco import Coco
 from vislib.errors import InputError
 from vislib.images import load_image
@@ -179,7 +180,7 @@ def test_the_records_are_what_the_plain_functions_give_one_by_one(scenes, tmp_pa
     # Three classes for each category: the explained one is the best of them, image by image.
     candidates = {"dog": (1, 5, 9), "cat": (0, 8, 14)}
     monkeypatch.setattr(benchmark, "class_targets", lambda *_: candidates)
-    records, skipped = run(scenes, tmp_path)
+    records, skipped = run(scenes, tmp_path, per_category=1)
     assert not skipped
 
     coco = Coco(scenes, "val")
@@ -191,7 +192,12 @@ def test_the_records_are_what_the_plain_functions_give_one_by_one(scenes, tmp_pa
         "guided_backprop": gradients.guided_backprop,
         "grad_cam": cam.grad_cam,
         "guided_grad_cam": cam.guided_grad_cam,
+        "gradient_x_input": relevance.gradient_x_input,
+        "grad_cam_pp": cam.grad_cam_pp,
+        "xgrad_cam": cam.xgrad_cam,
+        "layer_cam": cam.layer_cam,
     }
+    assert tuple(functions) == METHODS
     for record in records:
         image = load_image(coco.path(record.image_id))
         mask = coco.mask(record.image_id, record.category)
@@ -248,6 +254,154 @@ def test_what_is_named_twice_counts_once(scenes, tmp_path):
     once, _ = run(scenes, tmp_path / "once", **settings)
     found, _ = run(scenes, tmp_path / "twice", categories=CATEGORIES * 2, **twice)
     assert same(found, once)
+
+
+# --- methods that need passes of their own ---------------------------------------------------
+
+
+CHEAP = [name for name in MORE if name not in ("shapley", "score_cam", "occlusion")]
+
+
+@pytest.fixture
+def small_batch(scenes):
+    """Two units at 64 pixels, the net with its layer, and the net's target of each."""
+    model = nets.load(NETS[0])
+    units = tuple(units_by_hand(scenes))[:2]
+    return (
+        Batch(NETS[0], 64, units),
+        model,
+        core.last_conv_stage(model, torch.zeros(1, 3, 128, 128)),
+    )
+
+
+def test_all_methods_give_a_finite_map_of_the_images_size(scenes, small_batch, monkeypatch):
+    # The settings are the benchmark's own, but for those that only take time.
+    short = {
+        "smoothgrad": ("n", 2),
+        "integrated_gradients": ("steps", 2),
+        "shapley": ("samples", 2),
+    }
+    for name, (option, value) in short.items():
+        assert option in MORE[name].options
+        options = {**MORE[name].options, option: value}
+        monkeypatch.setitem(MORE, name, Costly(MORE[name].function, options))
+    batch, model, layer = small_batch
+    coco = Coco(scenes, "val")
+    x = torch.stack([benchmark.load_unit(coco, *unit, 64)[0] for unit in batch.units])
+    maps, _ = benchmark.explain(model, x, [3, 1], ALL, layer=layer)
+    assert tuple(maps) == ALL
+    for name, one in maps.items():
+        assert (len(one), *one.shape[2:]) == (2, 64, 64), name
+        assert one.isfinite().all(), name
+    for name, method in MORE.items():
+        if name in CHEAP:
+            alone = cam.upsample(method(model, x, [3, 1], layer), (64, 64))
+            assert torch.equal(maps[name], alone), name
+    assert torch.equal(maps["sensitivity"], maps["gradient"].square())
+    assert torch.equal(
+        maps["eigen_cam"], cam.upsample(cam.eigen_cam(model, x, 0, layer=layer), (64, 64))
+    )
+
+
+def test_a_method_of_its_own_explains_the_best_of_the_candidates(scenes, small_batch):
+    batch, model, layer = small_batch
+    targets = {"dog": (1, 5, 9), "cat": (0, 8, 14)}
+    records, _ = benchmark.run_batch(
+        batch, Coco(scenes, "val"), {"": model}, targets, ["sensitivity", "gradient"], layer=layer
+    )
+    energies = {(r.image_id, r.category, r.method): r.P for r in records}
+    for image_id, category in batch.units:
+        image, mask = benchmark.load_unit(Coco(scenes, "val"), image_id, category, 64)
+        logits = model(image[None])[0].detach()
+        chosen = max(targets[category], key=lambda c: float(logits[c]))
+        slope = gradients.gradient(model, image[None], chosen)[0]
+        found = energies[image_id, category, "sensitivity"]
+        assert found == pytest.approx(energy.energy(slope.square(), mask).P, rel=1e-3)
+
+
+def test_all_names_every_method(scenes, tmp_path, monkeypatch):
+    for name in MORE:
+        monkeypatch.setitem(MORE, name, Costly(gradients.gradient))
+    records, _ = run(
+        scenes, tmp_path, net_names=NETS[:1], sizes=[64], methods=["all"], controls=False
+    )
+    assert {r.method for r in records} == set(ALL)
+    energies = {(r.image_id, r.category, r.method): r.P for r in records}
+    for (*unit, method), p in energies.items():
+        if method in MORE:  # each went through its own call
+            assert p == pytest.approx(energies[(*unit, "gradient")], nan_ok=True)
+
+
+@pytest.mark.parametrize("changed", [{"n": 3}, {"level": 0.5, "n": 2}])
+def test_another_setting_is_another_run(scenes, tmp_path, monkeypatch, batches_run, changed):
+    settings: dict[str, Any] = {"net_names": NETS[:1], "sizes": [64], "controls": False}
+    settings |= {"methods": ["smoothgrad"], "per_category": 1}
+    smooth = MORE["smoothgrad"].function
+    monkeypatch.setitem(MORE, "smoothgrad", Costly(smooth, {"n": 2}))
+    before, _ = run(scenes, tmp_path, **settings)
+    again, _ = run(scenes, tmp_path, **settings)
+    assert same(again, before)
+    assert len(batches_run) == 1
+    monkeypatch.setitem(MORE, "smoothgrad", Costly(smooth, changed))
+    after, _ = run(scenes, tmp_path, **settings)
+    assert len(batches_run) == 2
+    assert not same(after, before)
+
+
+def test_settings_can_be_read():
+    assert str(MORE["smoothgrad"]) == "smoothgrad(level=0.15, n=25)"
+    assert str(MORE["fullgrad"]) == "fullgrad()"
+    assert len({str(method) for method in MORE.values()}) == len(MORE)
+
+
+def test_squares_of_the_occlusion_are_a_share_of_the_image(monkeypatch):
+    seen = {}
+    monkeypatch.setattr(benchmark, "occlusion", lambda *_, **options: seen.update(options))
+    MORE["occlusion"](nn.Identity(), torch.zeros(1, 3, 128, 200), 0, "")
+    assert seen == {"size": 32, "stride": 8}
+    MORE["occlusion"](nn.Identity(), torch.zeros(1, 3, 9, 7), 0, "")
+    assert seen == {"size": 1, "stride": 1}
+
+
+def test_where_there_is_no_root_the_taylor_map_is_without_energy():
+    class Hill(nn.Module):
+        """The second class has no root, and the first one has."""
+
+        def forward(self, x):
+            total = x.mean(dim=(1, 2, 3))
+            return torch.stack([total - 0.25, total**2 + 1], dim=1)
+
+    x = torch.full((2, 3, 4, 4), 0.75)
+    maps = benchmark.taylor_or_nothing(Hill(), x, [1, 0])
+    assert not maps[0].any()
+    assert maps[1].sum() == pytest.approx(0.5, abs=1e-3)
+
+
+class Gate(nn.Module):
+    """A net that LRP has no rule for."""
+
+    input_size = 48
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 16, 3)
+
+    def forward(self, x):
+        maps = self.conv(x).relu()
+        return (maps * maps.sigmoid()).mean(dim=(2, 3))
+
+
+def test_a_net_that_a_method_cannot_explain_is_said_with_the_methods_name(scenes):
+    batch = Batch("gate", 64, tuple(units_by_hand(scenes))[:1])
+    with pytest.raises(ValueError, match=r"lrp_epsilon: .*\(a gate"):
+        benchmark.run_batch(
+            batch,
+            Coco(scenes, "val"),
+            {"": Gate()},
+            {"dog": (1,), "cat": (0,)},
+            ["gradient", "lrp_epsilon"],
+            layer="conv",
+        )
 
 
 def test_without_controls_there_are_only_the_nets(scenes, tmp_path):
@@ -623,7 +777,9 @@ def test_undefined_P_is_counted_and_not_averaged(scenes, tmp_path, monkeypatch):
     write_weights(tmp_path, "pocket_gap", lambda net: net.fc.weight.copy_(-net.fc.weight.abs()))
     write_weights(tmp_path, "pocket_resnet")
     both = ("pocket_gap", "pocket_resnet")
-    records, skipped = run(scenes, tmp_path, net_names=both, sizes=[64], controls=False)
+    five = METHODS[:5]
+    settings = {"net_names": both, "sizes": [64], "controls": False, "methods": five}
+    records, skipped = run(scenes, tmp_path, **settings)
     summary = report.write(records, skipped, tmp_path)
 
     dead = [r for r in records if r.net == "pocket_gap" and r.method != "gradient"]
@@ -633,7 +789,7 @@ def test_undefined_P_is_counted_and_not_averaged(scenes, tmp_path, monkeypatch):
     count = len(units_by_hand(scenes))
     overall = summary[summary["view"] == "all"].set_index("method")
     nan = Counter(r.method for r in records if math.isnan(r.P))
-    assert overall.undefined.to_dict() == {m: nan[m] for m in METHODS}
+    assert overall.undefined.to_dict() == {m: nan[m] for m in five}
     assert nan["deconvnet"] >= count
     assert set(overall.records) == {2 * count}
     alive = [r.P for r in records if (r.net, r.method) == ("pocket_resnet", "deconvnet")]
@@ -657,6 +813,24 @@ def test_parts_keep_undefined_P(scenes, tmp_path, monkeypatch):
 
 
 # --- maps ------------------------------------------------------------------------------------
+
+
+def test_masks_come_dilated_or_as_outlined(scenes):
+    coco = Coco(scenes, "val")
+    for unit in units_by_hand(scenes)[:2]:
+        outlined = benchmark.load_unit(coco, *unit, "original", growth=1)[1]
+        assert np.array_equal(outlined, coco.mask(*unit))
+        dilated = benchmark.load_unit(coco, *unit, "original")[1]
+        assert np.array_equal(dilated, energy.dilate(outlined))
+        assert dilated.sum() >= 1.2 * outlined.sum()
+
+
+def test_a_maps_file_can_be_found_again(scenes, tmp_path):
+    settings = {"net_names": NETS[:1], "sizes": [64], "methods": ["gradient"], "per_category": 1}
+    records, _ = run(scenes, tmp_path, save_maps=True, **settings)
+    for r in records:
+        place = (r.net, int(r.size), r.image_id, r.category, r.method)
+        assert np.load(benchmark.map_file(tmp_path / "maps", *place)).shape[1:] == (64, 64)
 
 
 def test_saved_maps_give_the_records_P(scenes, tmp_path):

@@ -161,6 +161,8 @@ def test_ctrl_c_says_how_to_continue_and_continuing_works(place, tmp_path, unint
         (["--categories", "dogg"], "no category 'dogg': did you mean 'dog'"),
         (["--categories", "giraffe"], "no category 'giraffe'"),
         (["--methods", "guided_backprob"], "did you mean 'guided_backprop'"),
+        (["--methods", "all", "smothgrad"], "no method 'smothgrad' here"),
+        (["--methods", "gradient", "smothgrad"], "did you mean 'smoothgrad'"),
         (["--split", "train"], "This folder has the splits: val"),
         (["--coco", "nowhere"], "there is no folder nowhere"),
         (["--device", "tpu"], "PyTorch cannot compute on 'tpu' here: use cpu"),
@@ -288,7 +290,9 @@ def test_where_nothing_can_be_used_the_first_reason_is_said(vislib, tmp_path):
 # --- the defaults ----------------------------------------------------------------------------
 
 
-def test_by_default_all_methods_and_the_nets_own_size_are_taken(tmp_path, monkeypatch):
+def test_by_default_the_methods_of_one_forward_pass_and_the_nets_own_size_are_taken(
+    tmp_path, monkeypatch
+):
     seen = {}
 
     def note(coco, out, **settings):
@@ -303,6 +307,10 @@ def test_by_default_all_methods_and_the_nets_own_size_are_taken(tmp_path, monkey
         "guided_backprop",
         "grad_cam",
         "guided_grad_cam",
+        "gradient_x_input",
+        "grad_cam_pp",
+        "xgrad_cam",
+        "layer_cam",
     )
     assert seen["sizes"] == ("original", 128)
     assert seen["net_names"] == cli.NETS
@@ -317,4 +325,4 @@ def test_the_command_as_it_ships(tmp_path):
     done = subprocess.run(command, capture_output=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr.decode()
     rows = (tmp_path / "records.csv").read_text().splitlines()
-    assert len(rows) == 1 + 4 * 5 * 2 + 3
+    assert len(rows) == 1 + 4 * 9 * 2 + 3

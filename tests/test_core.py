@@ -43,6 +43,8 @@ from vislib.relevance import (
     sensitivity,
     simple_taylor,
 )
+from vislib.saliency import integrated_gradients, smoothgrad
+from vislib.shapley import shapley
 
 
 def lrp_box(model: nn.Module, x: Tensor, target: core.Target) -> Tensor:
@@ -53,6 +55,21 @@ def lrp_box(model: nn.Module, x: Tensor, target: core.Target) -> Tensor:
 def taylor_at_grey(model: nn.Module, x: Tensor, target: core.Target) -> Tensor:
     """Not at a root point: there need not be one for nets with random weights."""
     return simple_taylor(model, x, target, torch.tensor(0.5))
+
+
+def shapley_few(model: nn.Module, x: Tensor, target: core.Target) -> Tensor:
+    """Few parts and orders: it is the number of forward passes that takes long."""
+    return shapley(model, x, target, segments=4, samples=2)
+
+
+def two_copies(model: nn.Module, x: Tensor, target: core.Target) -> Tensor:
+    """SmoothGrad with few copies, which is what takes long."""
+    return smoothgrad(model, x, target, n=2)
+
+
+def two_steps(model: nn.Module, x: Tensor, target: core.Target) -> Tensor:
+    """Integrated gradients with few steps, from grey."""
+    return integrated_gradients(model, x, target, baseline=0.5, steps=2)
 
 
 METHODS: dict[str, Callable[..., Tensor]] = {
@@ -70,9 +87,12 @@ METHODS: dict[str, Callable[..., Tensor]] = {
     "sensitivity": sensitivity,
     "gradient_x_input": gradient_x_input,
     "simple_taylor": taylor_at_grey,
+    "smoothgrad": two_copies,
+    "integrated_gradients": two_steps,
     "fullgrad": fullgrad,
     "lrp": lrp,
     "lrp_box": lrp_box,
+    "shapley": shapley_few,
 }
 LAYERED = ["cam", "grad_cam", "guided_grad_cam"]  # those that take layer=
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
@@ -281,9 +301,10 @@ def test_every_method_runs_or_says_why_not(untrained, name, method):
         return
     seen = method(model, image, target)
     assert seen.isfinite().all() and seen.abs().sum() > 0
-    channels = 1 if method in (saliency, cam, grad_cam, fullgrad) else 3
+    cams = (cam, grad_cam, grad_cam_pp, xgrad_cam, layer_cam, eigen_cam)
+    channels = 1 if method in (saliency, fullgrad, shapley_few, *cams) else 3
     assert seen.shape[:2] == (1, channels)
-    assert (seen.shape[2:] == image.shape[2:]) == (method not in (cam, grad_cam))
+    assert (seen.shape[2:] == image.shape[2:]) == (method not in cams)
 
 
 STAGES = {

@@ -19,6 +19,8 @@ import zennit.core
 import zennit.rules
 from captum.attr._utils.lrp_rules import EpsilonRule
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, ResNet
+from torchvision.models.vgg import make_layers
 from zennit.attribution import Gradient
 from zennit.canonizers import NamedMergeBatchNorm, SequentialMergeBatchNorm
 from zennit.core import Stabilizer
@@ -69,28 +71,64 @@ def x() -> Tensor:
 
 
 def for_net(net: str, x: Tensor) -> Tensor:
-    """Inception does not take 64 × 64 pixels."""
-    return upsample(x, (80, 80)) if net == "inception_v3" else x
+    """Images as small as the net takes, for speed: its last maps are then of one place."""
+    if net == "inception_v3":
+        return upsample(x, (80, 80))
+    small = ("vgg11", "resnet18", "googlenet", "densenet121", "mobilenet_v2")
+    return x[..., :32, :32] if net in small else x
+
+
+def narrow_vgg11() -> nn.Module:
+    """torchvision's VGG-11 with a quarter of the channels and small dense layers, for speed."""
+    torch.manual_seed(0)
+    plan = [16, "M", 32, "M", 64, 64, "M", 128, 128, "M", 128, 128, "M"]
+    dense = [nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(True), nn.Linear(32, 10)]
+    features = make_layers(plan, batch_norm=False)
+    return nn.Sequential(features, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(), *dense)
+
+
+class NarrowResNet18(ResNet):
+    """torchvision's ResNet-18 with a quarter of the channels, for speed.
+
+    Its batch norms know the mean and variance of some random images, as in `conftest.build`.
+    """
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        super().__init__(BasicBlock, [2, 2, 2, 2])
+        self.fc = nn.Linear(128, 10)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None
+        with torch.no_grad():
+            self(torch.rand(4, 3, 64, 64))
+        self.eval()
+
+    def _make_layer(self, block, planes, *args, **options):  # type: ignore[no-untyped-def]
+        return super()._make_layer(block, planes // 4, *args, **options)
+
+
+NARROW: dict[str, Callable[[], nn.Module]] = {"vgg11": narrow_vgg11, "resnet18": NarrowResNet18}
 
 
 @pytest.fixture(scope="module")
 def double(untrained) -> Callable[[str], nn.Module]:
     """Nets in float64: peers add in another order, and LRP divides by small numbers.
 
-    AlexNet and VGG get narrow dense layers, for speed. Batch norms have their ε in the variance:
-    zennit's merging into convolutions leaves it behind.
+    AlexNet gets narrow dense layers, for speed, VGG and ResNet narrow layers of all kinds. Batch
+    norms have their ε in the variance: zennit's merging into convolutions leaves it behind.
     """
 
     @functools.cache
     def build(name: str) -> nn.Module:
-        model = untrained(name)
-        if name in ("alexnet", "vgg11"):
+        model = NARROW[name]() if name in NARROW else untrained(name)
+        if name == "alexnet":
             torch.manual_seed(0)
             model = copy.deepcopy(model, {id(model.classifier): None})
             model.avgpool = nn.AdaptiveAvgPool2d(2)
             model.classifier = nn.Sequential(
                 nn.Dropout(),
-                nn.Linear(2048 if name == "vgg11" else 1024, 64),
+                nn.Linear(1024, 64),
                 nn.ReLU(),
                 nn.Linear(64, 32),
                 nn.ReLU(inplace=True),
@@ -415,7 +453,7 @@ def test_rule_equals_its_formula(kind, name):
     layer, shape = LAYERS[kind]
     torch.manual_seed(0)
     layer = layer.double()
-    x = torch.randn(3, *shape, dtype=torch.double)
+    x = torch.randn(3, *shape, dtype=torch.double).clamp(-3, 4)  # zB has a box
     with frozen(layer):
         z = layer(x)
         R = torch.randn_like(z)
@@ -546,19 +584,18 @@ ZENNIT: dict[str, Callable[..., zennit.core.Composite]] = {
 def by_zennit(
     model: nn.Module, x: Tensor, target: list[int], composite: zennit.core.Composite
 ) -> Tensor:
+    with torch.no_grad():
+        logits = model(x)
+    start = logits * F.one_hot(torch.tensor(target), logits.shape[1])
     with Gradient(model=model, composite=composite) as attributor:
-        logits, _ = attributor(x.clone(), torch.zeros_like(model(x)))
-        start = torch.zeros_like(logits)
-        for n, c in enumerate(target):
-            start[n, c] = logits[n, c]
-        _, relevance = attributor(x.clone(), start.detach())
+        _, relevance = attributor(x.clone(), start)
     return relevance.detach()
 
 
 @pytest.mark.parametrize("rule", ZENNIT)
 @pytest.mark.parametrize("net", ["alexnet", "vgg11", "squeezenet1_1"])
 def test_lrp_equals_zennit(double, x, net, rule):
-    model = double(net)
+    model, x = double(net), for_net(net, x)
     expected = by_zennit(model, x, TARGETS, ZENNIT[rule]())
     assert relative_error(lrp(model, x, TARGETS, rule=rule), expected) <= 1e-8
 
@@ -585,12 +622,11 @@ def test_lrp_equals_zennit_where_that_needs_surgery(double, x, net, rule):
         pytest.skip("zennit does not see functional ReLUs: they take from these rules")
     if rule == "epsilon" and net == "densenet121":
         pytest.skip("zennit passes through BatchNorms that stand alone")
-    model = double(net)
-    image = x[..., :32, :32] if net == "densenet121" else x  # its last pool is then of 1×1 maps,
+    model, x = double(net), for_net(net, x)  # DenseNet's last pool is then of 1×1 maps,
     tolerance = 1e-5 if net == "densenet121" else 1e-7  # where the stabiliser is only ours
     composite = ZENNIT[rule](canonizers=[CANONIZERS[net](model)])
-    expected = by_zennit(model, image, TARGETS, composite)
-    assert relative_error(lrp(model, image, TARGETS, rule=rule), expected) <= tolerance
+    expected = by_zennit(model, x, TARGETS, composite)
+    assert relative_error(lrp(model, x, TARGETS, rule=rule), expected) <= tolerance
 
 
 @pytest.mark.parametrize(
@@ -704,7 +740,7 @@ def test_relevance_is_conserved_where_there_are_no_biases(rule):
 @pytest.mark.parametrize("net", [*NETS, "mobilenet_v2"])
 def test_every_composite_on_every_net(single, x, net, rule):
     """Finite, and what the list of layers says is what the pixels get."""
-    model, image = single(net), x[:1].float()
+    model, image = single(net), for_net(net, x)[:1].float()
     target = int(model(image).argmax())
     y = model(image)[0, target].detach()
     seen = lrp(model, image, target, rule=rule)
@@ -757,7 +793,7 @@ def test_relevance_of_a_layer(double, x):
             continue
         assert relative_error(lrp(model, x, TARGETS, rule="zero", layer=layer), expected) <= 1e-9
     below = lrp(model, x, TARGETS, layer="layer1")
-    assert below.shape == (2, 64, 16, 16)
+    assert below.shape == (2, 16, 16, 16)
     pixels = lrp(model, x, TARGETS)
     with one_forward(model, x, TARGETS, layer="layer1") as forward:
         pass
@@ -887,6 +923,11 @@ def test_bad_rules(rule, options, message, small_x):
 def test_pixels_outside_the_box(small_x):
     with pytest.raises(ValueError, match=r"low=0.0 to high=1.0, but these lie between -?\d.* and"):
         lrp(Mixed(), small_x * 2, 1, rule="epsilon_gamma_box")
+
+
+def test_z_box_is_for_pixels(small_x):
+    with pytest.raises(ValueError, match=r"zB rule is for a first layer, .* between -?\d.* and \d"):
+        lrp(Mixed(), small_x, 1, rule=z_box_rule)
 
 
 class Gate(Mixed):

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy import stats
 
 from vislib import report
-from vislib.benchmark import CONTROLS, METHODS, NO_NET, RANDOM, Record, Skipped
+from vislib.benchmark import ALL, CONTROLS, METHODS, NO_NET, RANDOM, Record, Skipped
 
 COLUMNS = "image_id,category,net,method,size,P,E,E_total,mask_share,score_rank"
 NETS = ("pocket_alexnet", "pocket_resnet", "pocket_squeezenet", "pocket_vgg")
@@ -154,7 +154,8 @@ def test_the_markdown_holds_the_tables_numbers():
     for lines in tables:
         assert {len(cells(line)) for line in lines} == {len(cells(lines[0]))}
         assert set(cells(lines[1])) == {"---"}
-        assert [cells(line)[0] for line in lines[2:]] == list(report.ORDER)
+        rows = [*METHODS, *(m + RANDOM for m in METHODS), *CONTROLS]
+        assert [cells(line)[0] for line in lines[2:]] == rows
     overall = summary[summary["view"] == "all"].set_index("method")
     for line in tables[0][2:]:
         method, mean, interval, records, undefined = cells(line)
@@ -233,6 +234,7 @@ SETTINGS = {
     "16 categories": {"categories": tuple(f"category {i}" for i in range(16)), "images": 2},
     "one net": {"nets": NETS[:1]},
     "no controls": {"controls": False},
+    "all methods": {"methods": ALL, "nets": NETS[:2], "images": 1},
     "all undefined": {"methods": ("deconvnet", "gradient"), "undefined": 1.0},
 }
 
@@ -241,7 +243,7 @@ SETTINGS = {
     ("setting", "view"),
     [("course", view) for view in ("all", *report.VIEWS)]
     + [("16 categories", "category"), ("one net", "net"), ("no controls", "all")]
-    + [("no controls", "net"), ("all undefined", "size")],
+    + [("no controls", "net"), ("all undefined", "size"), ("all methods", "all")],
 )
 def test_no_label_in_a_chart_hides_another_or_a_bar(setting, view):
     summary = report.table(report.frame(synthetic(**SETTINGS[setting])))
@@ -278,13 +280,13 @@ def test_a_chart_shows_the_tables_numbers_best_on_top_and_the_kinds_apart():
     assert len(names) == len(by_place) == len(overall)
 
     explanations = overall.loc[list(METHODS)].mean_P.sort_values(ascending=False)
-    assert [bar.get_width() for bar in by_place[:5]] == pytest.approx(list(explanations))
-    top = {"guided_grad_cam": "Guided Grad-CAM", "grad_cam": "Grad-CAM"}
-    assert names[:5] == [top.get(m, m.replace("_", " ")) for m in explanations.index]
-    assert names[5:10] == [f"{name}, random" for name in names[:5]]
-    assert set(names[10:]) == {"uniform map", "centred Gaussian", "Sobel edges"}
+    n = len(METHODS)
+    assert [bar.get_width() for bar in by_place[:n]] == pytest.approx(list(explanations))
+    assert names[:n] == [report.readable(m) for m in explanations.index]
+    assert names[n : 2 * n] == [f"{name}, random" for name in names[:n]]
+    assert set(names[2 * n :]) == {"uniform map", "centred Gaussian", "Sobel edges"}
     looks = [(bar.get_facecolor(), bar.get_hatch()) for bar in by_place]
-    assert len(set(looks[:5])) == len(set(looks[5:10])) == len(set(looks[10:])) == 1
+    assert len(set(looks[:n])) == len(set(looks[n : 2 * n])) == len(set(looks[2 * n :])) == 1
     assert len({hatch for _, hatch in looks}) == 3  # told apart without colour
     line = axis.lines[-1] if axis.lines[-1].get_linestyle() == "--" else None
     assert line is not None
@@ -313,7 +315,7 @@ def test_a_chart_can_have_fewer_panels_a_row():
 
 
 @pytest.mark.parametrize(
-    ("methods", "shape"), [(METHODS[:1], (1, 1)), (METHODS[:3], (1, 3)), (METHODS, (2, 3))]
+    ("methods", "shape"), [(METHODS[:1], (1, 1)), (METHODS[:3], (1, 3)), (METHODS, (3, 3))]
 )
 def test_spread_shows_every_record_in_its_methods_panel(methods, shape):
     rows = report.frame(synthetic(methods=methods, controls=False))
@@ -329,6 +331,12 @@ def test_spread_shows_every_record_in_its_methods_panel(methods, shape):
         assert np.ma.compress_rows(dots) == pytest.approx(defined)
     for axis in figure.axes[len(methods) :]:
         assert not axis.axison  # an empty place has no frame
+
+
+def test_every_method_has_a_name_for_reading_of_its_own():
+    names = [report.readable(method) for method in report.ORDER]
+    assert len(set(names)) == len(names) == len(set(report.ORDER))
+    assert not any("_" in name for name in names)
 
 
 def test_spread_shows_what_the_uniform_map_would_get_and_all_dots():
@@ -353,6 +361,29 @@ def test_spread_does_not_overlap():
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
 
 
+def test_a_matrix_shows_every_number_and_every_name_without_overlap():
+    names = [report.readable(method) for method in METHODS]
+    values = np.random.default_rng(0).uniform(-1, 1, size=(len(names), 4))
+    values[2, 1] = np.nan
+    ranks = pd.DataFrame(values, index=names, columns=["P", "pointing", "deletion", "insertion"])
+    whole = pd.DataFrame(np.arange(16).reshape(4, 4), index=ranks.columns, columns=ranks.columns)
+    for tables in ({"a": ranks, "b": ranks}, {"a": ranks}, {"a": whole, "b": whole}):
+        figure = report.matrix(tables)
+        figure.canvas.draw()
+        for number, (axis, frame) in enumerate(zip(figure.axes, tables.values(), strict=True)):
+            shown = [text.get_text() for text in axis.texts]
+            expected = frame.to_numpy().ravel()
+            texts = [f"{v:.0f}" if v == round(v) else f"{v:.2f}" for v in expected if v == v]
+            assert shown == [text.replace("-", "−") for text in texts]
+            assert [t.get_text() for t in axis.get_xticklabels()] == list(frame.columns)
+            names_at = [t.get_text() for t in axis.get_yticklabels()]
+            assert names_at == (list(frame.index) if number == 0 else [""] * len(frame))
+        boxes = [text.get_window_extent() for axis in figure.axes for text in axis.texts]
+        assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
+        labels = [t.get_window_extent() for a in figure.axes for t in a.get_yticklabels()]
+        assert all(box.x0 >= figure.bbox.x0 - 1 for box in labels)
+
+
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
@@ -360,6 +391,15 @@ def test_spread_does_not_overlap():
         ("guided_backprop", "guided backprop"),
         ("guided_grad_cam", "Guided Grad-CAM"),
         ("grad_cam_random", "Grad-CAM, random"),
+        ("grad_cam_pp", "Grad-CAM++"),
+        ("xgrad_cam_random", "XGrad-CAM, random"),
+        ("eigen_cam", "Eigen-CAM"),
+        ("gradient_x_input", "gradient × input"),
+        ("lrp", "LRP-ε,z⁺"),
+        ("lrp_epsilon_gamma_box", "LRP-ε,γ,zB"),
+        ("lrp_alpha_beta_random", "LRP-αβ, random"),
+        ("smoothgrad", "SmoothGrad"),
+        ("simple_taylor", "simple Taylor"),
         ("sobel_edges", "Sobel edges"),
     ],
 )

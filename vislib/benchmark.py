@@ -8,12 +8,12 @@ therefore continues where it was, with the same result; so could several machine
 list.
 
 Within a batch, one forward pass serves all of `METHODS` (`explain`): one forward and three backward
-passes instead of the ten and nine that separate calls would need. `MORE` holds the methods that
+passes instead of the nine and ten that separate calls would need. `MORE` holds the methods that
 need passes of their own, with the settings that they get here; ``--methods all`` takes both.
 
-CAM is missing on purpose: it exists only for nets that end in a pooling and one linear layer, and
-there Grad-CAM is its positive part, divided by Z, so that P is the same. Sensitivity, the gradient
-squared, is no other map either: its P is the gradient's with fourth powers in place of squares.
+CAM is missing on purpose: it exists only for nets that end in a pooling and one linear layer, where
+Grad-CAM is its positive part, up to a factor. Sensitivity, the gradient squared, is no other map
+either, but another measure of it: its P is the gradient's with fourth powers in place of squares.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vislib import energy, nets
-from vislib.cam import WEIGHINGS, score_cam, upsample
+from vislib.cam import WEIGHINGS, eigen_cam, score_cam, upsample
 from vislib.coco import Coco, imagenet_targets
 from vislib.core import Target, last_conv_stage, one_forward
 from vislib.errors import InputError, nearest
@@ -43,10 +43,12 @@ from vislib.gradients import deconvnet_rule, guided_rule, saliency
 from vislib.images import to_tensor
 from vislib.occlusion import occlusion
 from vislib.relevance import fullgrad, lrp, sensitivity, simple_taylor
+from vislib.saliency import integrated_gradients, smoothgrad
+from vislib.shapley import shapley
 
 METHODS = (
     *("gradient", "deconvnet", "guided_backprop", "grad_cam", "guided_grad_cam"),  # the source's
-    *("gradient_x_input", "grad_cam_pp", "xgrad_cam", "layer_cam", "eigen_cam"),
+    *("gradient_x_input", "grad_cam_pp", "xgrad_cam", "layer_cam"),
 )
 CONTROLS = ("uniform", "centred_gaussian", "sobel_edges")
 RANDOM = "_random"  # ends the name of a method that was run on the net with random weights
@@ -102,6 +104,8 @@ def taylor_or_nothing(model: nn.Module, x: Tensor, target: Target) -> Tensor:
 MORE: dict[str, Costly] = {
     "saliency": Costly(saliency),
     "sensitivity": Costly(sensitivity),
+    "smoothgrad": Costly(smoothgrad, {"level": 0.15, "n": 25}),
+    "integrated_gradients": Costly(integrated_gradients, {"baseline": 0.0, "steps": 25}),
     "fullgrad": Costly(fullgrad),
     "simple_taylor": Costly(taylor_or_nothing),
     "lrp": Costly(lrp, {"rule": "epsilon_plus"}),
@@ -109,7 +113,9 @@ MORE: dict[str, Costly] = {
     "lrp_alpha_beta": Costly(lrp, {"rule": "alpha_beta", "alpha": 2.0, "beta": 1.0}),
     "lrp_epsilon_gamma_box": Costly(lrp, {"rule": "epsilon_gamma_box", "gamma": 0.25}),
     "occlusion": Costly(occlusion_by_share, {"square": 4, "step": 16}),
+    "eigen_cam": Costly(eigen_cam, at_layer=True),
     "score_cam": Costly(score_cam, at_layer=True),
+    "shapley": Costly(shapley, {"segments": 25, "samples": 8, "fill": 0.5}),
 }
 """The methods that cost more than their share of one forward pass. A change of a setting here is a
 change of the run: parts that were made with another setting are not taken for these."""
@@ -117,7 +123,8 @@ change of the run: parts that were made with another setting are not taken for t
 ALL = (*METHODS, *MORE)
 
 _RULED = {"deconvnet", "guided_backprop", "guided_grad_cam"}  # these change what a ReLU answers
-_SLOPES = {"gradient", "gradient_x_input", "guided_grad_cam", *WEIGHINGS}
+_WEIGHINGS = [name for name in WEIGHINGS if name in METHODS]
+_SLOPES = {"gradient", "gradient_x_input", "guided_grad_cam", *_WEIGHINGS}
 
 
 @dataclass(frozen=True)
@@ -184,7 +191,7 @@ def explain(
         if wanted & _SLOPES:
             maps["gradient"], slope = forward.backward(forward.x, forward.maps)
             maps["gradient_x_input"] = forward.x.detach() * maps["gradient"]
-            for name in WEIGHINGS:
+            for name in _WEIGHINGS:
                 if name in wanted or (name == "grad_cam" and "guided_grad_cam" in wanted):
                     maps[name] = upsample(WEIGHINGS[name](forward.maps, slope), size)
         if "deconvnet" in wanted:
@@ -323,12 +330,14 @@ def run_batch(
     return records, skipped
 
 
-def load_unit(coco: Coco, image_id: int, category: str, size: Size) -> tuple[Tensor, energy.Mask]:
+def load_unit(
+    coco: Coco, image_id: int, category: str, size: Size, *, growth: float = 1.2
+) -> tuple[Tensor, energy.Mask]:
     """The image, 3×H×W in [0, 1], and the dilated mask of the category's objects, boolean H×W.
 
-    A whole number as `size` squashes the image (bilinear) and the mask (nearest) to that square
-    first. `InputError` where the image is damaged or too large, or where nothing is left of the
-    mask.
+    The mask has at least `growth` times its own area (1: as outlined). A whole number as `size`
+    squashes the image (bilinear) and the mask (nearest) to that square first. `InputError` where
+    the image is damaged or too large, or where nothing is left of the mask.
     """
     mask = coco.mask(image_id, category)
     image = coco.image(image_id)
@@ -343,7 +352,7 @@ def load_unit(coco: Coco, image_id: int, category: str, size: Size) -> tuple[Ten
         mask = np.asarray(Image.fromarray(mask).resize((size, size), Image.Resampling.NEAREST))
     if not mask.any():
         raise InputError(f"nothing is left of {category!r} in image {image_id} at size {size}")
-    return to_tensor(image), energy.dilate(mask)
+    return to_tensor(image), energy.dilate(mask, growth)
 
 
 def best_of(candidates: Sequence[Sequence[int]]) -> Callable[[Tensor], Tensor]:
@@ -399,7 +408,7 @@ def run(
     is a fingerprint of all that the batch's numbers depend on (images, annotations, weights,
     classes, methods and their settings), so a folder may hold several runs and never mixes them up.
     Batches with skipped units are tried again. `categories` None takes every category that all nets
-    know. `methods` are names in `ALL`, or ``["all"]``.
+    know. `methods` are names in `ALL`, or "all".
     """
     from tqdm import tqdm
 
@@ -462,13 +471,11 @@ def run(
 
 
 def check_methods(methods: Sequence[str]) -> list[str]:
-    """The methods to run, each once (``["all"]``: every one), or an `InputError`."""
-    if list(methods) == ["all"]:
-        return list(ALL)
+    """The methods to run, each once ("all" among them: every one), or an `InputError`."""
     for method in methods:
-        if method not in ALL:
+        if method not in (*ALL, "all"):
             raise InputError(f"there is no method {method!r} here: {nearest(method, ALL)}")
-    return list(dict.fromkeys(methods))
+    return list(ALL if "all" in methods else dict.fromkeys(methods))
 
 
 def check_categories(
@@ -556,13 +563,19 @@ def _write_part(path: Path, records: Sequence[Record], skipped: Sequence[Skipped
     unfinished.replace(path)  # atomic: the part is there whole or not at all
 
 
+def map_file(folder: Path, net: str, size: Size, image_id: int, category: str, method: str) -> Path:
+    """Where a run with ``save_maps`` keeps a raw map (C×H×W, NumPy's format); beside it the PNG."""
+    name = f"{image_id:012d}_{category.replace(' ', '_')}_{method}.npy"
+    return folder / net / str(size) / name
+
+
 def _save_map(
     folder: Path, batch: Batch, image_id: int, category: str, method: str, one_map: Tensor
 ) -> None:
     from vislib import show
 
-    place = folder / batch.net / str(batch.size)
-    place.mkdir(parents=True, exist_ok=True)
-    name = f"{image_id:012d}_{category.replace(' ', '_')}_{method}"
-    np.save(place / f"{name}.npy", one_map.detach().cpu().numpy())
-    Image.fromarray((255 * show.heat(one_map)).astype(np.uint8)).save(place / f"{name}.png")
+    file = map_file(folder, batch.net, batch.size, image_id, category, method)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    np.save(file, one_map.detach().cpu().numpy())
+    colours = (255 * show.heat(one_map)).astype(np.uint8)
+    Image.fromarray(colours).save(file.with_suffix(".png"))

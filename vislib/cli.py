@@ -150,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--methods",
         nargs="+",
-        help="names of functions, or 'all' (default: the ten that share one forward pass)",
+        help="names of functions, or 'all' (default: the nine that share one forward pass)",
     )
     command.add_argument(
         "--categories", nargs="+", default=CATEGORIES, help="or 'all' that data and nets share"

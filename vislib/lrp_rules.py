@@ -141,10 +141,18 @@ def z_box_rule(
     """LRP-zB for a first layer whose inputs lie between `low` and `high`.
 
     A pixel counts for how far it is from the bound that would speak most against the neuron, so
-    black pixels get relevance too.
+    black pixels get relevance too. ``ValueError`` for inputs outside the box, as those of a deeper
+    layer may well be: their shares would have the wrong sign.
     """
     x, w, _ = parameters(operation)
     low, high = (torch.as_tensor(v).to(x).expand_as(x) for v in (low, high))
+    rounding = 1e-4 * (high - low)
+    if (x < low - rounding).any() or (x > high + rounding).any():
+        raise ValueError(
+            f"the zB rule is for a first layer, whose inputs lie between low and high; these lie "
+            f"between {x.min():.3g} and {x.max():.3g}: as the rule of the layers that see the "
+            "pixels, use Composite(first=z_box_rule)"
+        )
     return share_out(
         operation, signal, (x, w, None), (low, -positive(w), None), (high, -negative(w), None)
     )
