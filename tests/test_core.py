@@ -292,7 +292,7 @@ REFUSED = {  # heads that are not average pooling of a layer's maps and one line
     ],
 )
 def test_every_method_runs_or_says_why_not(untrained, name, method):
-    image = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    image = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     model = untrained(name)
     target = int(model(image).argmax())
     if (method.__name__, name) in REFUSED:

@@ -217,10 +217,10 @@ def _one_each(target: Target, n: int) -> list[Target]:
     except (TypeError, ValueError, RuntimeError):
         return [target] * n
     if chosen.ndim == 0:
-        return [target] * n
+        return chosen.reshape(1).tolist() * n
     if chosen.shape != (n,):
         raise ValueError(f"{n} images need one target or {n}, got shape {tuple(chosen.shape)}")
-    return list(chosen)
+    return chosen.tolist()
 
 
 def _at_least_one(name: str, value: int) -> None:
