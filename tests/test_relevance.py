@@ -753,7 +753,7 @@ def test_every_composite_on_every_net(single, x, net, rule):
     for layer in layers:
         left = left + layer.below - layer.above
         assert torch.allclose(layer.left, left, rtol=1e-4, atol=1e-4 * float(y.abs() + scale))
-    if rule in ("z_plus", "epsilon_plus", "epsilon_plus_flat") and net in ("googlenet", "vgg11"):
+    if rule == "z_plus" and net in ("googlenet", "vgg11"):
         assert 0 < sums(seen) < 1.001 * y  # only biases take, and only what is positive
 
 
