@@ -28,7 +28,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor
 from torchvision.models import get_model
 
-from vislib.benchmark import explain
+from vislib.benchmark import METHODS, explain
 from vislib.core import find_layer, last_conv_stage
 
 SIZE, CLASS = 224, 7
@@ -74,7 +74,7 @@ def compare(name: str, rounds: int, clock: Callable[[], float]) -> None:
     module = find_layer(model, layer)[1]
 
     contestants = {
-        "vislib": lambda: explain(model, images.clone(), CLASS, layer=layer)[0],
+        "vislib": lambda: explain(model, images.clone(), CLASS, METHODS[:5], layer=layer)[0],
         "captum": lambda: captum(model, images.clone().requires_grad_(), layer),
         "four forwards": lambda: four_forwards(model, images),
         "pytorch-grad-cam": lambda: GradCAM(model, [module])(
