@@ -51,6 +51,7 @@ def run(out: Path, coco: Coco, size, categories=None):
         out,
         net_names=["squeezenet1_0"],
         categories=categories,
+        methods=list(NAMES),
         sizes=[size],
         per_category=1000,
         class_table=CLASSES,
