@@ -373,16 +373,16 @@ def test_samples_against_captum(x):
     model, parts = small(), squares(96, 3)
     v = shapley.image_game(model, x[:1], 2, parts)
     truth = shapley.exact(v, 9)
-    own = shapley.permutations(v, 9, 200)
+    own = shapley.permutations(v, 9, 60)
     assert ((own.values - truth).abs() < 4.5 * own.standard_errors).all()
     with torch.random.fork_rng():
         torch.manual_seed(0)
         arguments = {"baselines": 0.5, "target": 2, "feature_mask": parts[None, None]}
         sampling = captum.attr.ShapleyValueSampling(model).attribute(
-            x[:1], n_samples=200, perturbations_per_eval=64, **arguments
+            x[:1], n_samples=60, perturbations_per_eval=64, **arguments
         )
         regression = captum.attr.KernelShap(model).attribute(
-            x[:1], n_samples=600, perturbations_per_eval=64, **arguments
+            x[:1], n_samples=300, perturbations_per_eval=64, **arguments
         )
     corner = [int((parts.flatten() == i).nonzero()[0]) for i in range(9)]
     assert ((sampling[0, 0].flatten()[corner] - truth).abs() < 4.5 * own.standard_errors).all()
@@ -457,6 +457,8 @@ def test_wrong_images(x):
     ]:
         with pytest.raises(ValueError, match=message):
             shapley.image_game(model, x[:1], 1, segments)
+    with pytest.raises(ValueError, match=r"2 images need segments of H×W.*\(3, 96, 96\)"):
+        shapley.shapley(model, x, 1, segments=torch.stack([parts] * 3))
     with pytest.raises(ValueError, match="one image, got 2"):
         shapley.image_game(model, x, 1, parts)
     with pytest.raises(ValueError, match="target 5 does not exist"):

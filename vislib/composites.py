@@ -234,8 +234,10 @@ def norms_after(operations: Sequence[Operation]) -> dict[Operation, Operation]:
     for norm in operations:
         if norm.family == "batch_norm" and len(norm.sources) == 1:
             (layer,), (maps,) = norm.sources, norm.inputs
-            channels_first = layer.name.startswith(("conv1", "conv2", "conv3")) or maps.ndim == 2
-            is_layer = layer.family in ("convolution", "dense") and channels_first
+            # A row of weights for each of the norm's channels: not so in transposed convolutions,
+            # nor in dense layers on N×L×C, where BatchNorm counts L as the channels.
+            is_convolution = layer.family == "convolution" and "transpose" not in layer.name
+            is_layer = is_convolution or (layer.family == "dense" and maps.ndim == 2)
             if is_layer and uses[layer] == 1 and torch.equal(maps, layer.output):
                 found[layer] = norm
     return found

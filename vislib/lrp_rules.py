@@ -77,27 +77,22 @@ def gamma_rule(operation: Operation, signal: Tensor, *, gamma: float = 0.25) -> 
     Minimization".
     """
     x, w, b = parameters(operation)
-
-    def more(v: Tensor | None, part: Callable[..., Any]) -> Any:
-        return None if v is None else v + gamma * part(v)
-
     z = operation.output.detach()
-    (up,) = share_out(
-        operation,
-        signal * (z > 0),
-        (positive(x), more(w, positive), more(b, positive)),
-        (negative(x), more(w, negative), None),
-    )
-    below = signal * (z < 0)
-    if not below.any():  # the usual case: a ReLU follows, and passes nothing here
-        return (up,)
-    (down,) = share_out(
-        operation,
-        below,
-        (positive(x), more(w, negative), more(b, negative)),
-        (negative(x), more(w, positive), None),
-    )
-    return (up + down,)
+
+    def favour(own: Callable[..., Any], other: Callable[..., Any], relevance: Tensor) -> Tensor:
+        """For outputs of one sign, their `own`: ``x⁺ · own(w)`` has it, and ``x⁻ · other(w)``."""
+        return share_out(
+            operation,
+            relevance,
+            (positive(x), w + gamma * own(w), None if b is None else b + gamma * own(b)),
+            (negative(x), w + gamma * other(w), None),
+        )
+
+    above, below = signal * (z > 0), signal * (z < 0)
+    relevance = favour(positive, negative, above)
+    if below.any():  # seldom: mostly a ReLU follows, and passes nothing here
+        relevance = relevance + favour(negative, positive, below)
+    return (relevance,)
 
 
 def alpha_beta_rule(
@@ -109,21 +104,21 @@ def alpha_beta_rule(
     has contributions of one sign only does not conserve relevance when ``β > 0``.
     """
     x, w, b = parameters(operation)
-    (supports,) = share_out(
+    support = share_out(
         operation,
         signal,
         (positive(x), positive(w), positive(b)),
         (negative(x), negative(w), None),
     )
     if beta == 0:
-        return (alpha * supports,)
-    (speaks_against,) = share_out(
+        return (alpha * support,)
+    contradiction = share_out(
         operation,
         signal,
         (positive(x), negative(w), negative(b)),
         (negative(x), positive(w), None),
     )
-    return (alpha * supports - beta * speaks_against,)
+    return (alpha * support - beta * contradiction,)
 
 
 def z_plus_rule(operation: Operation, signal: Tensor) -> tuple[Tensor, ...]:
@@ -153,21 +148,22 @@ def z_box_rule(
             f"between {x.min():.3g} and {x.max():.3g}: as the rule of the layers that see the "
             "pixels, use Composite(first=z_box_rule)"
         )
-    return share_out(
+    relevance = share_out(
         operation, signal, (x, w, None), (low, -positive(w), None), (high, -negative(w), None)
     )
+    return (relevance,)
 
 
 def w_square_rule(operation: Operation, signal: Tensor) -> tuple[Tensor, ...]:
     """LRP-w²: by the weights alone, whatever the image shows."""
     x, w, _ = parameters(operation)
-    return share_out(operation, signal, (torch.ones_like(x), w.square(), None))
+    return (share_out(operation, signal, (torch.ones_like(x), w.square(), None)),)
 
 
 def flat_rule(operation: Operation, signal: Tensor) -> tuple[Tensor, ...]:
     """LRP-flat: every input of a neuron gets the same."""
     x, w, _ = parameters(operation)
-    return share_out(operation, signal, (torch.ones_like(x), torch.ones_like(w), None))
+    return (share_out(operation, signal, (torch.ones_like(x), torch.ones_like(w), None)),)
 
 
 # ------------------------------------------------------------ what rules are made of
@@ -185,22 +181,29 @@ def negative(v: Any) -> Any:
     return None if v is None else v.clamp(max=0)
 
 
-def share_out(operation: Operation, signal: Tensor, *parts: Part) -> tuple[Tensor]:
-    """``R_i = Σ_parts x_i Σ_j w_ij R_j / z_j`` with the ``z`` of all parts together."""
+def share_out(operation: Operation, signal: Tensor, *parts: Part) -> Tensor:
+    """``R_i = Σ_parts x_i Σ_j w_ij R_j / z_j`` with the ``z`` of all parts together.
+
+    Each part is the layer once more, with inputs, weights and bias of its own. One whose inputs are
+    all 0 is left out (``x⁻`` after a ReLU): only the first part has a bias.
+    """
     layer = as_layer(operation)
-    parts = parts[:1] + tuple(part for part in parts[1:] if part[0].any())  # zeros give nothing
+    parts = parts[:1] + tuple(part for part in parts[1:] if part[0].any())
     with torch.enable_grad():
         inputs = [x.detach().requires_grad_() for x, _, _ in parts]
         z, *more = [layer.f(x, w, b) for x, (_, w, b) in zip(inputs, parts, strict=True)]
         z = sum(more, z)
     first, *others = shares(signal, inputs, z, STABILISER)
-    return (sum(others, first),)
+    return sum(others, first)
 
 
 def shares(
     signal: Tensor, inputs: Sequence[Tensor], z: Tensor, epsilon: Tensor | float
 ) -> tuple[Tensor, ...]:
-    """``x_i · Σ_j (∂z_j/∂x_i) R_j / (z_j + ε sign z_j)`` for each of the inputs of ``z``."""
+    """``x_i · Σ_j (∂z_j/∂x_i) R_j / (z_j + ε sign z_j)`` for each of the inputs of ``z``.
+
+    Here the sign of 0 is +1. With ε = 0 a ``z_j`` of 0 shares nothing out.
+    """
     stable = z.detach() + epsilon * torch.where(z < 0, -1.0, 1.0).to(z)
     ratio = torch.where(stable == 0, 0, signal / stable)
     slopes = torch.autograd.grad(z, inputs, ratio, retain_graph=True)
@@ -263,19 +266,22 @@ def as_layer(operation: Operation) -> LinearLayer:
             f"there is no rule for this {operation.name}: it is no layer, where an input that "
             "depends on the image meets weights that do not"
         )
-    f: Callable[[Tensor, Tensor, Tensor | None], Tensor] = F.linear
-    if operation.family == "convolution":
-        f = lambda x, w, b: operation.function(x, w, b, *rest, **options)  # noqa: E731
-    elif operation.name != "linear":  # x @ w
+
+    def convolve(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+        return operation.function(x, w, b, *rest, **options)  # with its stride, padding, groups
+
+    if operation.family == "dense" and operation.name != "linear":  # x @ w
         weight = weight.mT
-    call = (
-        operation.function,
-        operation.inputs,
-        operation.output,
-        operation.name,
-        operation.family,
+    return LinearLayer(
+        function=operation.function,
+        inputs=operation.inputs,
+        output=operation.output,
+        name=operation.name,
+        family=operation.family,
+        weight=weight,
+        bias=bias,
+        f=convolve if operation.family == "convolution" else F.linear,
     )
-    return LinearLayer(*call, weight=weight, bias=bias, f=f)
 
 
 def with_norm(layer: LinearLayer, norm: Operation) -> LinearLayer:

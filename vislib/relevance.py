@@ -356,9 +356,11 @@ class _Reached(Exception):
 
 
 class _UpTo(BackwardRules):
-    """Stop the forward pass once `stop` operations were recorded."""
+    """Leave the forward pass, by `_Reached`, once `stop` operations were recorded."""
 
-    stop = 0
+    def __init__(self, stop: int) -> None:
+        super().__init__(*FAMILIES)
+        self.stop = stop
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict | None = None
@@ -383,8 +385,7 @@ def _boxes(
             f"the zB rule needs pixels within its box, low={box[0]} to high={box[1]}, but these "
             f"lie between {x.min():.3g} and {x.max():.3g}: pass low= and high="
         )
-    rules = _UpTo(*FAMILIES)
-    rules.stop = max(layers, default=-1) + 1
+    rules = _UpTo(stop=max(layers, default=-1) + 1)
     with rules, suppress(_Reached):
         model(torch.stack([low, high]).requires_grad_().clone())
     inputs = {i: rules.operations[i].inputs[0].detach() for i in layers}

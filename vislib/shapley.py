@@ -24,7 +24,7 @@ Here a game is any function from a batch of coalitions, M×n bool, to M values (
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from math import comb
 from typing import NamedTuple
 
@@ -393,10 +393,15 @@ def shapley(
     return torch.stack(maps)[:, None]
 
 
-def _parts(segments: int | Tensor, x: Tensor) -> Iterator[Tensor]:
+def _parts(segments: int | Tensor, x: Tensor) -> list[Tensor]:
     """The segments of each image."""
-    for number, image in enumerate(x):
-        if not isinstance(segments, Tensor):
-            yield superpixels(image, segments)
-        else:
-            yield segments[number] if segments.ndim == 3 else segments
+    if not isinstance(segments, Tensor):
+        return [superpixels(image, segments) for image in x]
+    if segments.ndim == 2:
+        return [segments] * len(x)
+    if len(segments) != len(x):
+        raise ValueError(
+            f"{len(x)} images need segments of H×W, the same for all, or N×H×W, got shape "
+            f"{tuple(segments.shape)}"
+        )
+    return list(segments)
