@@ -290,17 +290,26 @@ def test_where_nothing_can_be_used_the_first_reason_is_said(vislib, tmp_path):
 # --- the defaults ----------------------------------------------------------------------------
 
 
-def test_by_default_the_methods_of_one_forward_pass_and_the_nets_own_size_are_taken(
-    tmp_path, monkeypatch
-):
-    seen = {}
+@pytest.fixture
+def settings_of(tmp_path, monkeypatch):
+    """What a command line asks of `benchmark.run`."""
 
-    def note(coco, out, **settings):
-        seen.update(settings)
-        raise InputError("noted")
+    def ask(*arguments):
+        seen = {}
 
-    monkeypatch.setattr(benchmark, "run", note)
-    assert cli.main(["benchmark", "--out", str(tmp_path)]) == 1
+        def note(coco, out, **settings):
+            seen.update(settings)
+            raise InputError("noted")
+
+        monkeypatch.setattr(benchmark, "run", note)
+        assert cli.main(["benchmark", *arguments, "--out", str(tmp_path)]) == 1
+        return seen
+
+    return ask
+
+
+def test_by_default_the_methods_of_one_forward_pass_and_the_nets_own_size_are_taken(settings_of):
+    seen = settings_of()
     assert seen["methods"] == (
         "gradient",
         "deconvnet",
@@ -312,10 +321,19 @@ def test_by_default_the_methods_of_one_forward_pass_and_the_nets_own_size_are_ta
         "xgrad_cam",
         "layer_cam",
     )
-    assert seen["sizes"] == ("original", 128)
+    assert seen["sizes"] == ["original", 128]
     assert seen["net_names"] == cli.NETS
     assert seen["categories"] == cli.CATEGORIES
     assert seen["per_category"] == 30
+
+
+def test_all_methods_get_less_to_do_unless_told(settings_of):
+    seen = settings_of("--methods", "all")
+    assert (seen["methods"], seen["sizes"], seen["per_category"]) == (["all"], [128], 8)
+    seen = settings_of("--methods", "all", "--sizes", "original", "--per-category", "30")
+    assert (seen["sizes"], seen["per_category"]) == (["original"], 30)
+    seen = settings_of("--methods", "lrp", "--nets", "alexnet", "pocket_gap")
+    assert (seen["sizes"], seen["per_category"]) == (["original", 128, 224], 30)
 
 
 def test_the_command_as_it_ships(tmp_path):

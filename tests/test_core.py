@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vislib import benchmark, core
+from vislib import attacks, benchmark, core
 from vislib.cam import (
     cam,
     eigen_cam,
@@ -72,6 +72,11 @@ def two_steps(model: nn.Module, x: Tensor, target: core.Target) -> Tensor:
     return integrated_gradients(model, x, target, baseline=0.5, steps=2)
 
 
+def two_bim_steps(model: nn.Module, x: Tensor, target: core.Target) -> Tensor:
+    """The attacked image itself."""
+    return attacks.bim(model, x, target, epsilon=0.03, steps=2)
+
+
 METHODS: dict[str, Callable[..., Tensor]] = {
     "gradient": gradient,
     "saliency": saliency,
@@ -93,6 +98,7 @@ METHODS: dict[str, Callable[..., Tensor]] = {
     "lrp": lrp,
     "lrp_box": lrp_box,
     "shapley": shapley_few,
+    "bim": two_bim_steps,
 }
 LAYERED = ["cam", "grad_cam", "guided_grad_cam"]  # those that take layer=
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())

@@ -36,15 +36,16 @@ def _benchmark(options: argparse.Namespace) -> None:
 
     folder = options.coco or DATA / "pocket_coco"
     coco = Coco(folder, options.split or ("val2017" if options.coco else "val"))
-    own_sizes = {nets.load(name, weights=False).input_size for name in options.nets}
+    own_sizes = sorted({nets.load(name, weights=False).input_size for name in options.nets})
+    everything = options.methods == ["all"]  # some sixty times the work for each image
     records, skipped = benchmark.run(
         coco,
         options.out,
         net_names=options.nets,
         categories=None if options.categories == ["all"] else options.categories,
         methods=options.methods or benchmark.METHODS,
-        sizes=options.sizes or ("original", *sorted(own_sizes)),
-        per_category=options.per_category,
+        sizes=options.sizes or (own_sizes if everything else ["original", *own_sizes]),
+        per_category=options.per_category or (8 if everything else 30),
         device=options.device,
         class_table=options.class_table,
         controls=options.controls,
@@ -84,6 +85,8 @@ def _train(options: argparse.Namespace) -> None:
         bfloat16=options.bfloat16,
         snapshots=options.snapshots,
         first_scale=options.first_scale,
+        start=_weights(options.start),
+        adversarial=options.adversarial,
     )
     print(f"Right on {float(card['unseen']):.1%} of unseen scenes")
 
@@ -127,6 +130,13 @@ def _size(text: str) -> int | str:
     raise argparse.ArgumentTypeError(f"{text!r} is neither 'original' nor a whole number from 32")
 
 
+def _weights(start: str | None) -> Path | None:
+    """A file of weights by its path, or by its name in data/nets."""
+    if start is None or Path(start).suffix:
+        return Path(start) if start else None
+    return DATA / "nets" / f"{start}.safetensors"
+
+
 def _count(text: str) -> int:
     if text.isdecimal() and int(text) > 0:
         return int(text)
@@ -155,12 +165,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--categories", nargs="+", default=CATEGORIES, help="or 'all' that data and nets share"
     )
-    command.add_argument("--per-category", type=_count, default=30, help="images (default: 30)")
+    command.add_argument(
+        "--per-category", type=_count, help="images (default: 30, and 8 with --methods all)"
+    )
     command.add_argument(
         "--sizes",
         nargs="+",
         type=_size,
-        help="'original' and sides in pixels (default: original and the nets' own: 128 or 224)",
+        help="'original' and sides in pixels (default: original, which --methods all leaves out, "
+        "and the nets' own: 128 or 224)",
     )
     command.add_argument("--device", default="cpu", help="cpu (default), cuda or mps")
     command.add_argument("--class-table", type=Path, help="JSON: category to ImageNet classes")
@@ -204,6 +217,17 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=1.0,
         help="factor on the first filters' random start; 0.1 lets what is learned be seen",
+    )
+    command.add_argument(
+        "--start",
+        help="weights to go on from: a name in data/nets or a file (default: random ones)",
+    )
+    command.add_argument(
+        "--adversarial",
+        type=float,
+        default=0,
+        metavar="LEVELS",
+        help="learn from attacked scenes, changed by at most so many grey levels of 255",
     )
     command.add_argument("--out", type=Path, help="where the weights go (default: data/nets)")
 

@@ -31,7 +31,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from vislib import nets, pocket
+from vislib import attacks, nets, pocket
+from vislib.core import frozen
 from vislib.errors import InputError
 from vislib.paths import DATA
 
@@ -40,6 +41,7 @@ Array = NDArray[np.uint8]
 UNSEEN = 1_000_000  # seed of the scenes that accuracy is measured on, far from training's seeds
 BATCH = 32
 PEAK_RATE = 2e-3
+ATTACK_STEPS = 2  # of adversarial training, from a random start
 SNAPSHOT_LAYERS = 2  # convolutions that a snapshot keeps, counted from the picture upwards
 
 
@@ -56,6 +58,8 @@ def train(
     bfloat16: bool = False,
     snapshots: Sequence[int] = (),
     first_scale: float = 1.0,
+    start: str | Path | None = None,
+    adversarial: float = 0,
 ) -> dict[str, str]:
     """Train a pocket net from nothing, measure it, and write its weights.
 
@@ -80,13 +84,17 @@ def train(
         first_scale: factor on the random weights from which the first convolution starts. The
             BatchNorm behind it takes the factor away again, so the net answers as before; but what
             is learned soon outgrows a small start, and the filters can be read.
+        start: weights of this net to go on from, at a quarter of the learning rate; by default it
+            starts from random ones.
+        adversarial: if above 0, every batch is attacked before it is learned from (`attacks`), by
+            at most so many grey levels of 255 at each value (Madry et al. 2018).
 
     Returns:
         What is also stored in the file: seed, epochs, accuracies, date, command.
 
     Raises:
-        ValueError: for a name that is no pocket net, for no epochs or scenes, or for a snapshot of
-            an epoch that does not come.
+        ValueError: for a name that is no pocket net, for no epochs or scenes, for a snapshot of
+            an epoch that does not come, or for attacks of less than no grey level.
     """
     if name not in nets.POCKET_NETS:
         raise ValueError(f"Only the nets {', '.join(nets.POCKET_NETS)} are trained, not {name!r}.")
@@ -94,7 +102,9 @@ def train(
         raise ValueError(f"Training needs epochs and scenes, not {epochs} and {scenes}.")
     if snapshots and not 0 <= min(snapshots) <= max(snapshots) <= epochs:
         raise ValueError(f"Snapshots are of the epochs 0 to {epochs}, not {list(snapshots)}.")
-    path = Path(out) if out else _default_path(name, snapshots)
+    if adversarial < 0:
+        raise ValueError(f"An attack is of 0 grey levels or more, not of {adversarial}.")
+    path = Path(out) if out else _default_path(name, snapshots, adversarial)
     path.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = path.with_suffix(".checkpoint")
     settings: dict[str, Any] = {"name": name, "epochs": epochs, "scenes": scenes, "seed": seed}
@@ -103,11 +113,16 @@ def train(
         settings["snapshots"] = sorted(snapshots)
     if first_scale != 1:
         settings["first_scale"] = first_scale
+    if start:
+        settings["start"] = Path(start).stem
+    if adversarial:
+        settings["adversarial"] = adversarial
     kept: dict[str, Any] = {"tensors": {}, "card": {}}
 
     images, labels = cached_scenes(scenes, seed, progress=progress)
-    model = nets.load(name, weights=False, seed=seed, device=device)
-    add_norms(model.net)
+    model = nets.load(name, weights=start or False, seed=seed, device=device)
+    if not start:
+        add_norms(model.net)
     with torch.no_grad():
         next(m for m in model.modules() if isinstance(m, nn.Conv2d)).weight.mul_(first_scale)
     model = model.to(memory_format=torch.channels_last).to(device)
@@ -129,6 +144,8 @@ def train(
     card["command"] = f"vislib train {name} --epochs {epochs} --scenes {scenes} --seed {seed}"
     card["command"] += " --bfloat16" if bfloat16 else ""
     card["command"] += f" --first-scale {first_scale}" if first_scale != 1 else ""
+    card["command"] += f" --start {settings['start']}" if start else ""
+    card["command"] += f" --adversarial {adversarial:g}" if adversarial else ""
     if snapshots:
         card["command"] += " --snapshots " + " ".join(map(str, settings["snapshots"]))
     texts = {key: str(value) for key, value in card.items()}
@@ -186,20 +203,44 @@ def _epoch(
     bar = tqdm(batches, desc=f"{model.name} {epoch + 1}/{epochs}", disable=not progress)
     average = 0.0
     for step, batch in enumerate(bar):
-        rate = _rate((epoch + step / len(batches)) / epochs)
+        rate = _rate((epoch + step / len(batches)) / epochs) * (0.25 if "start" in settings else 1)
         for group in optimiser.param_groups:
             group["lr"] = rate
         x = _changed(rng, torch.from_numpy(images[batch]).to(device), epoch / epochs)
         present = torch.from_numpy(labels[batch[: len(x)]]).to(device, torch.float32)
+        wanted = present / present.sum(1, keepdim=True)
+        if "adversarial" in settings:
+            x = _attacked(model, x, wanted, settings, int(rng.integers(2**31)))
         with torch.autocast(device.type, torch.bfloat16, enabled=settings["bfloat16"]):
             logits = model(x)
-        loss = F.cross_entropy(logits.float(), present / present.sum(1, keepdim=True))
+        loss = F.cross_entropy(logits.float(), wanted)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         average += (loss.item() - average) / (step + 1)
         bar.set_postfix(loss=f"{average:.3f}")
+
+
+def _attacked(
+    model: nets.Classifier, x: Tensor, wanted: Tensor, settings: dict[str, Any], seed: int
+) -> Tensor:
+    """The batch, changed so that its loss is as large as a few steps can make it."""
+
+    def loss(y: Tensor) -> Tensor:
+        with torch.autocast(y.device.type, torch.bfloat16, enabled=settings["bfloat16"]):
+            logits = model(y)
+        return F.cross_entropy(logits.float(), wanted, reduction="none")
+
+    with frozen(model):
+        return attacks.step_project(
+            loss,
+            x,
+            epsilon=settings["adversarial"] / 255,
+            steps=ATTACK_STEPS,
+            random_start=True,
+            generator=torch.Generator().manual_seed(seed),
+        )
 
 
 def _rate(done: float) -> float:
@@ -352,8 +393,9 @@ def snapshots(name: str, path: str | Path | None = None) -> dict[int, nn.Sequent
     return models
 
 
-def _default_path(name: str, snapshots: Sequence[int]) -> Path:
-    return nets.WEIGHTS / f"{name}{'_epochs' if snapshots else ''}.safetensors"
+def _default_path(name: str, snapshots: Sequence[int], adversarial: float = 0) -> Path:
+    kind = "_epochs" if snapshots else "_robust" if adversarial else ""
+    return nets.WEIGHTS / f"{name}{kind}.safetensors"
 
 
 def _keep(kept: dict[str, Any], model: nets.Classifier, epoch: int, progress: bool) -> None:
