@@ -337,6 +337,7 @@ def matrix(tables: Mapping[str, pd.DataFrame], *, cell: float = 0.75) -> Figure:
             zip(axes.flat, tables.items(), strict=True)
         ):
             values = frame.to_numpy(dtype=float)
+            digits = 0 if np.all(np.isnan(values) | (values == values.round())) else 2
             low, high = np.nanmin(values), np.nanmax(values)
             top = 1.7 * max(abs(low), abs(high)) or 1.0
             colours, low, high = (
@@ -355,8 +356,8 @@ def matrix(tables: Mapping[str, pd.DataFrame], *, cell: float = 0.75) -> Figure:
                         Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="////", ec="0.75")
                     )
                     continue
-                text = f"{value:.0f}" if value == round(value) else f"{value:.2f}"
-                axis.text(j, i, text.replace("-", "−"), ha="center", va="center", fontsize=12)
+                text = f"{value:.{digits}f}".replace("-", "−")
+                axis.text(j, i, text, ha="center", va="center", fontsize=12)
             axis.set_title(title)
             axis.set_xticks(range(frame.shape[1]), frame.columns, rotation=30, ha="right")
             named = number == 0 or not shared
