@@ -5,6 +5,7 @@ Without Chromium these tests are skipped, except where the variable CI is set.
 
 from __future__ import annotations
 
+import ast
 import os
 import secrets
 import shutil
@@ -174,14 +175,52 @@ def _check(page: Page, server: Server, path: Path, pictures: Path, patience: int
     return moved
 
 
-def _run(page: Page, server: Server, path: Path) -> Locator:
-    """Run a notebook in the page up to its last widget, without an error; give the notebook.
+def _empty_others(cells: list[dict[str, Any]]) -> None:
+    """Empty each code cell that no widget needs: whose names neither it nor a needed cell uses."""
+    wanted: set[str] = set()
+    for cell in reversed(cells):
+        if cell["cell_type"] != "code":
+            continue
+        tree = ast.parse("".join(cell["source"]))
+        if "widget" in tags(cell) or _given(tree) & wanted:
+            wanted |= _used(tree)
+        else:
+            cell["source"] = ""
 
-    The cells below have been run by nbval, and a browser has nothing to add to them.
+
+def _given(tree: ast.Module) -> set[str]:
+    """Names that a cell defines, imports, assigns, or may change: rows[i] = 1, rows.pop()."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                names.add(name)
+            case ast.alias(name=name, asname=short):
+                names.add(short or name.partition(".")[0])
+            case ast.Name(id=name, ctx=ast.Store()):
+                names.add(name)
+            case ast.Subscript(value=changed, ctx=ast.Store()):
+                names |= _used(changed)
+            case ast.Attribute(value=changed, ctx=ast.Store()):
+                names |= _used(changed)
+            case ast.Expr(value=ast.Call(func=changed)):
+                names |= _used(changed)
+    return names
+
+
+def _used(tree: ast.AST) -> set[str]:
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+
+
+def _run(page: Page, server: Server, path: Path) -> Locator:
+    """Run a notebook's widgets in the page with all that they need, without an error; give the
+    notebook.
+
+    All other cells have been run by nbval, and a browser has nothing to add to them: they are empty
+    here.
     """
     notebook = notebooks.read(path)
-    last = max(i for i, cell in enumerate(notebook["cells"]) if "widget" in tags(cell))
-    notebook["cells"] = notebook["cells"][: last + 1]
+    _empty_others(notebook["cells"])
     notebooks.write(notebook, server.folder / path.name)
     page.goto(f"{server.url}/lab/tree/{path.name}?token={server.token}&reset")
     page.wait_for_function(f"{KERNEL} === 'idle'", timeout=120_000)
