@@ -48,7 +48,7 @@ def scenes() -> tuple[nets.Classifier, Tensor, Tensor]:
     """A course net, six scenes of one category that it knows, and their classes."""
     model = nets.load("pocket_allconv")
     coco = Coco(DATA / "pocket_coco", "val")
-    ids = sorted({i for name in coco.categories for i in coco.images_with(name)})
+    ids = coco.image_ids()
     single = [i for i in ids if len(coco.objects(i)) == 1]
     images, classes = [], []
     for i in single:

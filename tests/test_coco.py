@@ -94,6 +94,7 @@ def test_categories_images_and_objects(folder):
     assert list(coco.categories.items()) == [("cat", 17), ("dog", 18)]
     assert coco.images_with("dog") == [1, 2]  # 3 has only a crowd
     assert coco.images_with("cat") == [1]
+    assert coco.image_ids() == [1, 2]
     assert coco.objects(1) == ["cat", "dog"]
     assert coco.objects(3) == coco.objects(4) == []
     assert coco.size(1) == (HEIGHT, WIDTH)

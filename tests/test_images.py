@@ -14,9 +14,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.ndimage import affine_transform
 
 from vislib.errors import InputError, nearest
-from vislib.images import MAX_PIXELS, centre_crop, load_image, load_pil, resize, to_pil, to_tensor
+from vislib.images import (
+    MAX_PIXELS,
+    centre_crop,
+    load_image,
+    load_pil,
+    resize,
+    to_pil,
+    to_tensor,
+    turn_and_zoom,
+)
 
 GREY = np.array([[0, 1, 127], [128, 254, 255]], dtype=np.uint8)
 PHOTO = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
@@ -334,3 +344,19 @@ def test_sizes_that_make_no_sense():
 def test_nearest_names():
     assert nearest("Zebar", ["zebra", "dog"]) == "did you mean 'zebra'?"
     assert nearest("xyz", ["zebra", "dog"]) == "known are: zebra, dog"
+
+
+def test_turn_and_zoom_against_scipy_and_quarter_turns():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(2, 3, 24, 24, generator=generator)
+    quarter = torch.tensor([torch.pi / 2, -torch.pi / 2])
+    turned = turn_and_zoom(x, quarter, 1.0)
+    expected = torch.stack([torch.rot90(x[0], 1, (1, 2)), torch.rot90(x[1], -1, (1, 2))])
+    torch.testing.assert_close(turned, expected, atol=1e-5, rtol=0)
+    # Half as much of the picture, against scipy about the same middle; smooth, not square.
+    y = torch.nn.functional.avg_pool2d(torch.rand(1, 1, 40, 60, generator=generator), 5, 1, 2)
+    angle, middle = 0.3, np.array([19.5, 29.5])
+    matrix = 0.5 * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    found = affine_transform(y[0, 0].numpy(), matrix, middle - matrix @ middle, order=1)
+    mine = turn_and_zoom(y, torch.tensor(angle), 0.5)[0, 0]
+    torch.testing.assert_close(mine, torch.as_tensor(found), atol=1e-5, rtol=0)

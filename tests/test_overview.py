@@ -61,7 +61,7 @@ BY_HAND = {
     "occlusion": (Costly(occlusion.occlusion, {"size": 16, "stride": 16}), 3 * 3 + 1, 0),
     "fullgrad": (Costly(relevance.fullgrad), 1, 1),
     "lrp": (Costly(relevance.lrp), 1, 1),
-    "sobel_edges": (Costly(overview.sobel_edges), 0, 0),
+    "sobel_edges": (overview.METHODS["sobel_edges"].run, 0, 0),
 }
 
 

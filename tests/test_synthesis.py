@@ -258,7 +258,7 @@ def test_colours_are_those_of_the_photographs():
     from vislib.paths import DATA
 
     coco = Coco(DATA / "pocket_coco", "val")
-    numbers = sorted({n for name in coco.categories for n in coco.images_with(name)})[::5]
+    numbers = coco.image_ids()[::5]
     colours = torch.cat([to_tensor(coco.image(n)).flatten(1)[:, ::97] for n in numbers], 1)
     found = torch.cov(colours)
     root = synthesis.COLOURS @ synthesis.COLOURS.t()

@@ -43,6 +43,7 @@ from vislib.core import (
     score,
 )
 from vislib.errors import nearest
+from vislib.images import turn_and_zoom
 
 Objective = Callable[[Tensor], Tensor]
 Transform = Callable[[Tensor, torch.Generator], Tensor]
@@ -384,14 +385,7 @@ def random_view(
     if zoom < 1:
         raise ValueError(f"zoom is the largest factor, at least 1, got {zoom}")
     draw = torch.rand(3, len(x), generator=generator, device=generator.device).to(x) * 2 - 1
-    turn, factor = draw[0] * math.radians(angle), zoom ** -draw[1]
-    cos, sin, zero = factor * turn.cos(), factor * turn.sin(), torch.zeros_like(turn)
-    height, width = x.shape[-2:]
-    rows = [cos, -sin * height / width, zero, sin * width / height, cos, zero]
-    grid = F.affine_grid(
-        torch.stack(rows, dim=1).view(-1, 2, 3), list(x.shape), align_corners=False
-    )
-    seen = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
+    seen = turn_and_zoom(x, draw[0] * math.radians(angle), zoom ** -draw[1])
     return (seen * (1 + light * draw[2]).view(-1, 1, 1, 1)).clamp(0, 1)
 
 

@@ -50,7 +50,12 @@ METHODS = (
     *("gradient", "deconvnet", "guided_backprop", "grad_cam", "guided_grad_cam"),  # the source's
     *("gradient_x_input", "grad_cam_pp", "xgrad_cam", "layer_cam"),
 )
-CONTROLS = ("uniform", "centred_gaussian", "sobel_edges")
+CONTROLS: dict[str, Callable[[Tensor], Tensor]] = {
+    "uniform": lambda image: energy.uniform(*image.shape[-2:]),
+    "centred_gaussian": lambda image: energy.centred_gaussian(*image.shape[-2:]),
+    "sobel_edges": energy.sobel_edges,
+}
+"""From an image, C×H×W, to a map without any net, 1×H×W."""
 RANDOM = "_random"  # ends the name of a method that was run on the net with random weights
 NO_NET = "none"  # the net of the controls
 
@@ -274,15 +279,9 @@ def run_batch(
 
     results: list[tuple[str, Sequence[Tensor], list[int]]] = []
     if batch.net == NO_NET:
-        height, width = images[0].shape[-2:]
         results = [
-            ("uniform", [energy.uniform(height, width)] * len(units), [0] * len(units)),
-            (
-                "centred_gaussian",
-                [energy.centred_gaussian(height, width)] * len(units),
-                [0] * len(units),
-            ),
-            ("sobel_edges", [energy.sobel_edges(image) for image in images], [0] * len(units)),
+            (name, [control(image) for image in images], [0] * len(units))
+            for name, control in CONTROLS.items()
         ]
     for suffix, model in models.items():
         x = torch.stack(images).to(next(model.parameters()).device)

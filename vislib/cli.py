@@ -85,7 +85,7 @@ def _train(options: argparse.Namespace) -> None:
         bfloat16=options.bfloat16,
         snapshots=options.snapshots,
         first_scale=options.first_scale,
-        start=_weights(options.start),
+        start=options.start,
         adversarial=options.adversarial,
     )
     print(f"Right on {float(card['unseen']):.1%} of unseen scenes")
@@ -130,11 +130,9 @@ def _size(text: str) -> int | str:
     raise argparse.ArgumentTypeError(f"{text!r} is neither 'original' nor a whole number from 32")
 
 
-def _weights(start: str | None) -> Path | None:
+def _weights(text: str) -> Path:
     """A file of weights by its path, or by its name in data/nets."""
-    if start is None or Path(start).suffix:
-        return Path(start) if start else None
-    return DATA / "nets" / f"{start}.safetensors"
+    return Path(text) if Path(text).suffix else DATA / "nets" / f"{text}.safetensors"
 
 
 def _count(text: str) -> int:
@@ -220,6 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--start",
+        type=_weights,
         help="weights to go on from: a name in data/nets or a file (default: random ones)",
     )
     command.add_argument(

@@ -111,6 +111,10 @@ class Coco:
         )
         return [i for i in ids if self._may_be_present(i)] if present_only else ids
 
+    def image_ids(self) -> list[int]:
+        """Sorted ids of all images that show an object of any category."""
+        return sorted({i for name in self.categories for i in self.images_with(name)})
+
     def objects(self, image_id: int) -> list[str]:
         """Return the names of the categories that have an object in the image, by id."""
         self._entry(image_id)

@@ -140,6 +140,21 @@ def centre_crop(image: Picture, size: int | tuple[int, int]) -> Picture:
     return tvf.center_crop(image, [height, width])
 
 
+def turn_and_zoom(images: Tensor, angle: Tensor, factor: Tensor | float) -> Tensor:
+    """Turn each image, N×C×H×W, anticlockwise by its `angle` in radians, and show `factor` times
+    as much of it. What lies outside is mirrored. Differentiable with respect to the images."""
+    import torch.nn.functional as F
+
+    angle = angle.expand(len(images))
+    cos, sin = factor * angle.cos(), factor * angle.sin()
+    height, width = images.shape[-2:]
+    zero = torch.zeros_like(cos)
+    rows = [cos, -sin * height / width, zero, sin * width / height, cos, zero]
+    matrix = torch.stack(rows, dim=1).view(-1, 2, 3).to(images)
+    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+
 def _is_address(source: str | Path) -> bool:
     return isinstance(source, str) and source.lower().startswith(("http://", "https://"))
 

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vislib import cam, energy, gradients, nets, relevance, report, sanity, zeiler
-from vislib.benchmark import MORE, NO_NET, Costly, best_of, class_targets, load_unit
+from vislib import cam, gradients, nets, relevance, report, sanity, zeiler
+from vislib.benchmark import CONTROLS, MORE, NO_NET, Costly, best_of, class_targets, load_unit
 from vislib.coco import Coco
 from vislib.core import Target, last_conv_stage
 from vislib.paths import DATA
@@ -58,22 +58,6 @@ def unit_deconvnet(model: nn.Module, x: Tensor, target: Target, *, layer: str) -
     return torch.cat(patterns)
 
 
-def uniform(model: nn.Module, x: Tensor, target: Target) -> Tensor:
-    """Control: the same value everywhere, N×1×H×W."""
-    return torch.ones_like(x[:, :1])
-
-
-def centred_gaussian(model: nn.Module, x: Tensor, target: Target) -> Tensor:
-    """Control: a bell in the middle of the picture, N×1×H×W."""
-    bell = energy.centred_gaussian(*x.shape[-2:])
-    return torch.as_tensor(bell).to(x).expand(len(x), 1, -1, -1)
-
-
-def sobel_edges(model: nn.Module, x: Tensor, target: Target) -> Tensor:
-    """Control: the picture's edges, N×1×H×W."""
-    return torch.stack([torch.as_tensor(energy.sobel_edges(image)) for image in x]).to(x)
-
-
 class Method(NamedTuple):
     """A method's place in the course: its notebook's number, the question that a map answers, and
     how it is called."""
@@ -85,6 +69,15 @@ class Method(NamedTuple):
 
 def _at_layer(function: Callable[..., Tensor]) -> Costly:
     return Costly(function, at_layer=True)
+
+
+def _control(name: str) -> Costly:
+    """One of `benchmark.CONTROLS`, called as the methods are."""
+
+    def draw(model: nn.Module, x: Tensor, target: Target) -> Tensor:
+        return torch.stack([CONTROLS[name](image) for image in x]).to(x)
+
+    return Costly(draw)
 
 
 METHODS: dict[str, Method] = {
@@ -129,9 +122,9 @@ METHODS: dict[str, Method] = {
         14, "… favouring what speaks for it", MORE["lrp_epsilon_gamma_box"]
     ),
     # controls
-    "sobel_edges": Method(23, "control: Where are edges?", Costly(sobel_edges)),
-    "centred_gaussian": Method(23, "control: Where is the middle?", Costly(centred_gaussian)),
-    "uniform": Method(23, "control: nothing", Costly(uniform)),
+    "sobel_edges": Method(23, "control: Where are edges?", _control("sobel_edges")),
+    "centred_gaussian": Method(23, "control: Where is the middle?", _control("centred_gaussian")),
+    "uniform": Method(23, "control: nothing", _control("uniform")),
 }
 """All methods of the course with a map of one picture, in the order of the page."""
 
@@ -164,8 +157,7 @@ class Scenes(NamedTuple):
 
 def scenes(model: nets.Classifier, coco: Coco, count: int) -> Scenes:
     """The first `count` scenes with objects of two categories or more, as the net sees them."""
-    ids = sorted({i for name in coco.categories for i in coco.images_with(name)})
-    ids = [i for i in ids if len(coco.objects(i)) > 1][:count]
+    ids = [i for i in coco.image_ids() if len(coco.objects(i)) > 1][:count]
     classes, rows = class_targets(model), []
     for i in ids:
         names = coco.objects(i)[:2]

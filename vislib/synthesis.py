@@ -38,6 +38,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vislib.core import Layer, Target, check_images, find_layer, frozen, record, score
+from vislib.images import turn_and_zoom
 
 Optimiser = Callable[[list[Tensor]], torch.optim.Optimizer]
 Transform = Callable[[Tensor, torch.Generator], Tensor]
@@ -344,12 +345,7 @@ def wobble(degrees: float = 8.0, zoom: float = 0.1) -> Transform:
 
     def turn(x: Tensor, generator: torch.Generator) -> Tensor:
         u, v = (2 * torch.rand(2, generator=generator) - 1).tolist()
-        angle, factor = torch.tensor(u * degrees).deg2rad(), 1 + v * zoom
-        cos, sin = factor * angle.cos(), factor * angle.sin()
-        matrix = torch.stack([cos, -sin, torch.zeros(()), sin, cos, torch.zeros(())]).view(1, 2, 3)
-        size = list(x.shape)
-        places = F.affine_grid(matrix.to(x).expand(len(x), -1, -1), size, align_corners=False)
-        return F.grid_sample(x, places, padding_mode="reflection", align_corners=False)
+        return turn_and_zoom(x, torch.tensor(u * degrees).deg2rad(), 1 + v * zoom)
 
     return turn
 

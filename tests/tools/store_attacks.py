@@ -43,8 +43,7 @@ def load(name: str) -> nets.Classifier:
 def scenes() -> tuple[Tensor, Tensor]:
     """The scenes with one category, N×3×128×128, and their classes."""
     coco = Coco(DATA / "pocket_coco", "val")
-    ids = sorted({i for name in coco.categories for i in coco.images_with(name)})
-    single = [i for i in ids if len(coco.objects(i)) == 1]
+    single = [i for i in coco.image_ids() if len(coco.objects(i)) == 1]
     size = (nets.POCKET_SIZE, nets.POCKET_SIZE)
     images = [resize(to_tensor(coco.image(i)), size) for i in single]
     return torch.stack(images), torch.tensor(

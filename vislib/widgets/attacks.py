@@ -80,20 +80,11 @@ def draw_change(
 
 def draw_transfer(shares: pd.DataFrame, title: str) -> None:
     """Shares in % as a matrix: a row for each net that was attacked, a column for each asked."""
-    import matplotlib.pyplot as plt
-    import numpy as np
+    from vislib import report
 
     height, width = shares.shape
-    with show.style():
-        size = (2.6 + 0.82 * width, 1.9 + 0.5 * height)
-        figure, axis = plt.subplots(figsize=size, layout="constrained")
-        axis.imshow(shares, "Oranges", vmin=0, vmax=1.6, aspect="auto")
-        for (row, column), value in np.ndenumerate(shares.to_numpy()):
-            axis.text(column, row, f"{value:.0%}"[:-1], ha="center", va="center", fontsize=14)
-        axis.set_xticks(range(width), shares.columns, rotation=35, ha="right")
-        axis.set_yticks(range(height), shares.index)
-        axis.tick_params(length=0)
-        axis.set(xlabel="net that is asked", ylabel="net that was attacked", title=title)
+    figure = report.matrix({title: (100 * shares).round()}, cell=0.85)
+    figure.axes[0].set(xlabel="net that is asked", ylabel="net that was attacked")
     show.display(
         figure,
         f"A matrix of {height} rows, the nets that were attacked, and {width} columns, the nets "

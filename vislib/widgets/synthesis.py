@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from vislib import show
-from vislib.synthesis import ascend, blur, fourier, jitter, l2, logit, noise, tv
+from vislib.synthesis import adam, ascend, blur, fourier, jitter, l2, logit, noise, tv
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
@@ -36,7 +36,6 @@ def image(
     transforms = [jitter(shift)] if shift else []
     objective = logit(target) - l2_weight * l2() - tv_weight * tv()
     if waves:
-        adam = partial(torch.optim.Adam, lr=0.05)
         made = ascend(
             model, objective, fourier(start), steps=STEPS, optimiser=adam, transforms=transforms
         )

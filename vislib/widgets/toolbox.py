@@ -85,7 +85,7 @@ def fitted(image: Tensor, side: int) -> Tensor:
 def scenes(side: int, count: int = SCENES) -> tuple[Tensor, ...]:
     """The first scenes of the shipped split, 3×side×side each."""
     coco = Coco(DATA / "pocket_coco", "val")
-    numbers = sorted({i for name in coco.categories for i in coco.images_with(name)})
+    numbers = coco.image_ids()
     return tuple(fitted(images.to_tensor(coco.image(i)), side) for i in numbers[:count])
 
 
@@ -198,7 +198,7 @@ def toolbox(first: str = "pocket_vgg") -> VBox:
     from vislib.widgets import whole
 
     gallery = Coco(DATA / "pocket_coco", "gallery")
-    numbers = sorted({i for name in gallery.categories for i in gallery.images_with(name)})
+    numbers = gallery.image_ids()
     pictures = {f"scene {i}": images.to_tensor(gallery.image(i)) for i in numbers}
     names = list(dict.fromkeys([first, *nets.POCKET_NETS]))
 
