@@ -358,11 +358,9 @@ def test_a_photograph_is_shown_as_jpeg_pixel_for_pixel(monkeypatch: pytest.Monke
     monkeypatch.setattr("IPython.display.display", seen.append)
     grey = torch.linspace(0, 1, 40).expand(3, 30, 40)
     show.photograph(grey, alt="a ramp")
-    show.photograph(show.grid({"a ramp": grey}), alt="a figure")
-    for shown, alt in zip(seen, ("a ramp", "a figure"), strict=True):
-        _, metadata = shown._repr_jpeg_()
-        assert metadata["alt"] == alt
-    image = Image.open(io.BytesIO(seen[0].data))
+    (shown,) = seen
+    assert shown._repr_jpeg_()[1]["alt"] == "a ramp"
+    image = Image.open(io.BytesIO(shown.data))
     assert image.format == "JPEG" and image.size == (40, 30)
     assert np.abs(np.asarray(image)[..., 1] / 255 - grey[0].numpy()).max() < 0.03
     with pytest.raises(ValueError, match="alt text"):

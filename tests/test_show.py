@@ -6,6 +6,7 @@ from base64 import b64decode
 import matplotlib
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
@@ -151,12 +152,15 @@ def _shell(tmp_path, monkeypatch):
 
 
 def displayed(action) -> tuple[Image.Image, dict]:
-    """The one PNG that the action shows, and its metadata."""
+    """The one picture that the action shows, and its metadata."""
     with capture_output() as captured:
         action()
     (output,) = captured.outputs
     data, metadata = output._repr_mimebundle_()
-    return Image.open(io.BytesIO(b64decode(data["image/png"]))), metadata["image/png"]
+    (kind,) = data.keys() & {"image/png", "image/jpeg"}
+    picture = Image.open(io.BytesIO(b64decode(data[kind])))
+    assert f"image/{picture.format.lower()}" == kind
+    return picture, metadata[kind]
 
 
 @pytest.mark.usefixtures("_shell")
@@ -195,7 +199,17 @@ def test_a_displayed_figure_is_the_same_every_time():
     (first, metadata), (second, _) = displayed(once), displayed(once)
     assert metadata["alt"] == "A rising line"
     assert first.tobytes() == second.tobytes()
+    assert first.format == "PNG"
     assert "Software" not in first.info
+
+
+@pytest.mark.usefixtures("_shell")
+def test_photographs_are_stored_as_jpeg_and_drawings_as_png():
+    cat = skimage.data.chelsea()
+    photo, metadata = displayed(lambda: show.panels({"cat": cat}, alt="A cat", size=5))
+    drawing, _ = displayed(lambda: show.panels({"grey": torch.full((3, 9, 9), 0.5)}, alt="Grey"))
+    assert photo.format == "JPEG" and metadata["alt"] == "A cat"
+    assert drawing.format == "PNG"
 
 
 def test_the_style_lasts_for_the_block_only():

@@ -120,21 +120,42 @@ def style() -> Iterator[None]:
 
 
 def display(figure: Figure, alt: str) -> None:
-    """Show a matplotlib figure in the notebook as a PNG that carries `alt` text, and close it.
+    """Show a matplotlib figure in the notebook with its `alt` text, and close it.
 
     `alt` says in a sentence what a person who cannot see the picture should know. ``ValueError``
-    without it.
+    without it. Lines and letters are sharp and small as PNG; a figure full of photographs takes
+    megabytes so, and is stored as JPEG where that saves a third or more.
     """
     import matplotlib.pyplot as plt
+
+    _check_alt(alt)
+    png = io.BytesIO()
+    figure.savefig(png, format="png", bbox_inches="tight", metadata={"Software": None})
+    plt.close(figure)
+    with Image.open(png) as pixels:
+        jpeg = _jpeg(pixels)
+    if 3 * len(jpeg) < 2 * len(png.getvalue()):
+        _show(jpeg, "jpeg", alt)
+    else:
+        _show(png.getvalue(), "png", alt)
+
+
+def _check_alt(alt: str) -> None:
+    if not alt.strip():
+        raise ValueError("every figure needs alt text: say what the picture shows")
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, format="jpeg", quality=85, optimize=True)
+    return buffer.getvalue()
+
+
+def _show(data: bytes, kind: str, alt: str) -> None:
     from IPython.display import Image as Shown
     from IPython.display import display as show
 
-    if not alt.strip():
-        raise ValueError("every figure needs alt text: say what the picture shows")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", bbox_inches="tight", metadata={"Software": None})
-    plt.close(figure)
-    show(Shown(data=buffer.getvalue(), format="png", alt=alt))
+    show(Shown(data=data, format=kind, alt=alt))
 
 
 def panels(
@@ -376,24 +397,8 @@ def frame(
     return rgb
 
 
-def photograph(image: Picture | Figure, *, alt: str, quality: int = 85) -> None:
-    """Show one large picture pixel for pixel, or a figure full of photographs, as JPEG.
-
-    A wall of small photographs takes megabytes as PNG, and a fifth of that as JPEG.
-    """
-    import matplotlib.pyplot as plt
-    from IPython.display import Image as Shown
-    from IPython.display import display as show
-    from matplotlib.figure import Figure
-
-    if not alt.strip():
-        raise ValueError("every figure needs alt text: say what the picture shows")
-    buffer = io.BytesIO()
-    if isinstance(image, Figure):
-        options = {"quality": quality, "optimize": True}
-        image.savefig(buffer, format="jpeg", bbox_inches="tight", pil_kwargs=options)
-        plt.close(image)
-    else:
-        pixels = np.uint8(np.round(255 * np.clip(picture(image), 0, 1)))
-        Image.fromarray(pixels).save(buffer, format="jpeg", quality=quality, optimize=True)
-    show(Shown(data=buffer.getvalue(), format="jpeg", alt=alt))
+def photograph(image: Picture, *, alt: str) -> None:
+    """Show one large picture pixel for pixel, as JPEG."""
+    _check_alt(alt)
+    pixels = np.uint8(np.round(255 * np.clip(picture(image), 0, 1)))
+    _show(_jpeg(Image.fromarray(pixels)), "jpeg", alt)

@@ -54,7 +54,7 @@ def draw_rows(
             own = crops.names[int(crops.labels[query])]
             words.append(f"{title} (picture {query}, {own}): {', '.join(names)}")
         alt = f"Pictures, each with its nearest ones. {'. '.join(words)}."
-        show.photograph(figure, alt=alt, quality=80)
+        show.display(figure, alt)
 
 
 def draw_neighbours(crops: Crops, spaces: Mapping[str, Tensor], query: int, depth: int) -> None:
