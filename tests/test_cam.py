@@ -4,6 +4,8 @@ The last two keep no copy of a layer's output: where an in-place ReLU follows th
 the maps after it by the gradients before it. So they judge here only where none follows.
 """
 
+import copy
+
 import captum.attr
 import numpy as np
 import pytest
@@ -110,6 +112,23 @@ def test_cam_is_grad_cam_times_the_number_of_places(untrained, name, target, x):
     places = by_weights[0, 0].numel()
     assert places > 1 and by_weights.min() < 0 < by_weights.max()
     assert (by_slopes * places - by_weights).abs().max() <= 1e-10 * by_weights.abs().max()
+
+
+@pytest.mark.parametrize("relu", [True, False], ids=["squeezenet1_1", "without its ReLU"])
+def test_cam_of_a_net_that_ends_in_a_convolution(untrained, relu, x):
+    """Without the ReLU before its pooling, SqueezeNet is a net with GAP and a linear layer."""
+    model = copy.deepcopy(untrained("squeezenet1_1"))
+    convolution = model.classifier[1]
+    if not relu:
+        model.classifier[2] = nn.Identity()
+    maps, c = model.features(x), torch.arange(2)
+    at_places = convolution(maps)[c, TARGETS] - convolution.bias[TARGETS].view(-1, 1, 1)
+    own = cam(model, x, TARGETS)
+    assert own.min() < 0 < own.max()
+    assert torch.allclose(own[:, 0], at_places, rtol=1e-4, atol=1e-5 * float(own.abs().max()))
+    by_slopes = grad_cam(model, x, TARGETS, relu=False) * own[0, 0].numel()
+    equal = (by_slopes - own).abs().amax(dim=(1, 2, 3)) <= 1e-5 * own.abs().max()
+    assert equal.any() != relu  # a ReLU lets no slope through where the map is below -b
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-4], ids=["usual weights", "small weights"])
@@ -248,11 +267,11 @@ def test_grad_cam_equals_torchcam(untrained, positive, net, x):
     assert (unit_range(own, 1e-8) - scaled).abs().max() <= 1e-5
 
 
-@pytest.mark.parametrize("net", ["resnet18", "googlenet", "mobilenet_v2"])
+@pytest.mark.parametrize("net", ["resnet18", "googlenet", "mobilenet_v2", "squeezenet1_1"])
 def test_cam_equals_torchcam(untrained, net, x):
     model = untrained(net)
     own = cam(model, x, TARGETS)[:, 0]
-    head = next(name for name, m in model.named_modules() if isinstance(m, nn.Linear))
+    *_, head = (n for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d))
     with torchcam.methods.CAM(model, LAYERS[net], fc_layer=head) as peer, torch.no_grad():
         model(x)
         (expected,) = peer(TARGETS, normalized=False)

@@ -42,37 +42,45 @@ from vislib.gradients import guided_rule
 
 def cam(model: nn.Module, x: Tensor, target: Target, *, layer: Layer | None = None) -> Tensor:
     """``M_c = Σ_k w_k^c A^k``, N×1×h×w, signed, for a net that ends in global pooling (GAP or GMP)
-    and one linear layer.
+    and one linear layer, or in a 1×1 convolution and GAP (SqueezeNet), which is the same.
 
     ``ValueError`` where the net does not end so: it is checked on `x` that the logits are
     ``W · mean(A) + b`` or ``W · max(A) + b``, mean and maximum over the places of each map.
+    torchvision's SqueezeNets have a ReLU before their GAP: ``mean(ReLU(W · A + b))`` passes too.
     Zhou et al. 2016, "Learning Deep Features for Discriminative Localization" (GAP); Oquab et al.
     2015, "Is object localization for free?" (GMP).
     """
     layer = _stage(model, x, layer)
     with one_forward(model, x, target, layer=layer) as forward, torch.no_grad():
-        head = _linear_head(model, forward.maps, forward.logits)
-        if head is None:
+        weight = _head(model, forward.maps, forward.logits)
+        if weight is None:
             raise ValueError(
                 "CAM needs a net that takes the mean or the maximum of each map of its last "
                 "convolutional stage and ends in one linear layer. After "
                 f"{find_layer(model, layer)[0]!r} this one does not: use grad_cam"
             )
-        w = head.weight[torch.as_tensor(target).long()].view(-1, head.in_features, 1, 1)
+        w = weight[torch.as_tensor(target).long()].view(-1, weight.shape[1], 1, 1)
         return (w * forward.maps).sum(dim=1, keepdim=True)
 
 
-def _linear_head(model: nn.Module, maps: Tensor, logits: Tensor) -> nn.Linear | None:
-    """The layer with ``logits = W · mean(maps) + b``, or max for mean, where the model has one."""
+def _head(model: nn.Module, maps: Tensor, logits: Tensor) -> Tensor | None:
+    """The weights W, classes × maps, of the layer that makes the logits of the maps, as `cam` says;
+    None where the model has no such layer."""
     if maps.ndim != 4:
         return None
+    pools = (maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3)))
     shape = (logits.shape[1], maps.shape[1])
-    heads = [m for m in model.modules() if isinstance(m, nn.Linear) and m.weight.shape == shape]
-    for pooled in (maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))):
-        for head in heads:
-            evidence = F.linear(pooled, head.weight)  # b would hide an error in small weights
-            if (head(pooled) - logits).abs().max() <= 1e-3 * evidence.abs().max():
-                return head
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    for head in layers:
+        weight = head.weight.flatten(1)
+        if weight.shape != shape:
+            continue
+        at_places = F.conv2d(maps, weight[..., None, None], head.bias)
+        ends = [F.linear(pooled, weight, head.bias) for pooled in pools]
+        ends.append(F.relu(at_places).mean(dim=(2, 3)))
+        evidence = F.linear(pools[0], weight)  # b would hide an error in small weights
+        if any((end - logits).abs().max() <= 1e-3 * evidence.abs().max() for end in ends):
+            return weight
     return None
 
 
