@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 
 from vislib import features, nets, show, training
 from vislib.errors import InputError
+from vislib.images import resize
+from vislib.synthesis import maps_of
 from vislib.widgets import toolbox
 
 NOW = datetime.datetime.now(datetime.UTC)
@@ -47,10 +49,24 @@ def test_look_over_the_range_of_the_controls(name: str, few_scenes: None) -> Non
             assert 0 <= top < bottom <= 128 and 0 <= left < right <= 128
             assert seen.guided.shape == seen.deconvnet.shape == (3, bottom - top, right - left)
             assert seen.crops.shape == seen.views.shape and len(seen.crops) == toolbox.PATCHES
-            assert all(
-                bool(one.isfinite().all())
-                for one in (seen.activation, seen.guided, seen.deconvnet, seen.crops, seen.views)
-            )
+            pictures = (seen.activation, seen.guided, seen.deconvnet, seen.crops, seen.views)
+            assert all(bool(one.isfinite().all()) for one in (*pictures, seen.wanted))
+
+
+@pytest.mark.parametrize("name", ["pocket_vgg", "pocket_resnet", "pocket_squeezenet"])
+def test_the_made_image_excites_the_unit_more_than_any_scene(name: str) -> None:
+    model, layer = nets.load(name), list(toolbox.layers(name))[-1]
+    scenes = torch.stack([resize(scene, (64, 64)) for scene in toolbox.scenes(128, 40)])
+    silent = 0
+    for unit in (5, 20, 35):
+        made = toolbox.wanted(name, layer, unit)
+        assert made.shape == (3, 64, 64) and 0 <= made.min() <= made.max() <= 1
+        grey = torch.full((1, 3, 64, 64), 0.5)
+        means = maps_of(model, torch.cat([made[None], grey, scenes]), layer)[layer][:, unit]
+        means = means.mean(dim=(1, 2))
+        assert means[0] > means[1:].max() > 0
+        silent += int(means[1] == 0)
+    assert silent, "at least one unit is silent on grey: there a ReLU would have no slope"
 
 
 def test_patch_views_fit_their_crops(few_scenes: None) -> None:

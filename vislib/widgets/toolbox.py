@@ -1,7 +1,7 @@
 """Widget of notebook 05: the Deep Visualization Toolbox.
 
 Pick a picture or bring one, pick a net, a layer and a unit, and see the unit's map, the patches of
-other pictures that excite it most, and the parts of them that do.
+other pictures that excite it most, the parts of them that do, and an image made to excite it.
 
 Yosinski, Clune, Nguyen, Fuchs & Lipson 2015, "Understanding Neural Networks Through Deep
 Visualization".
@@ -9,11 +9,12 @@ Visualization".
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ from vislib.features import (
 )
 from vislib.gradients import deconvnet_rule, guided_rule
 from vislib.paths import DATA
+from vislib.synthesis import ascend, channel, fourier, jitter, noise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
 SCENES = 100  # of the shipped split, out of which the top patches come
 PATCHES = 9
+WANTED_SIDE = 64
 
 
 @cache
@@ -96,6 +99,21 @@ def patches(name: str, layer: str) -> TopPatches:
     return top_patches(model, layer, scenes(model.input_size), k=PATCHES)
 
 
+@lru_cache(maxsize=64)
+def wanted(name: str, layer: str, unit: int) -> Tensor:
+    """An image that the unit wants to see, 3×64×64: the mean of its map is climbed (notebook 16).
+
+    A unit that is silent has no slope to climb. So its ReLU leaks a little meanwhile.
+    """
+    leaky = copy.deepcopy(net(name))
+    leaky.set_submodule(layer, nn.LeakyReLU(0.1))
+    start = 0.5 + 0.1 * (noise(1, 3, WANTED_SIDE, WANTED_SIDE) - 0.5)
+    climb = partial(torch.optim.Adam, lr=0.02)
+    aim = channel(layer, unit)
+    found = ascend(leaky, aim, fourier(start), steps=40, optimiser=climb, transforms=[jitter(4)])
+    return found.image[0]
+
+
 @dataclass(frozen=True)
 class Look:
     """What the toolbox shows of one unit.
@@ -108,6 +126,7 @@ class Look:
         deconvnet: the deconvnet from there, cut to the box.
         crops: the unit's top patches, k×3×h×w.
         views: guided backprop in each of them, k×3×h×w.
+        wanted: an image that the unit wants to see, 3×64×64.
     """
 
     image: Tensor
@@ -117,6 +136,7 @@ class Look:
     deconvnet: Tensor
     crops: Tensor
     views: Tensor
+    wanted: Tensor
 
 
 def look(image: Tensor, name: str, layer: str, unit: int) -> Look:
@@ -144,11 +164,12 @@ def look(image: Tensor, name: str, layer: str, unit: int) -> Look:
         deconvnet[:, top:bottom, left:right],
         found.crops(unit),
         patch_views(model, layer, found, unit, scenes(model.input_size)),
+        wanted(name, layer, unit),
     )
 
 
 def draw_look(image: Tensor, name: str, layer: str, unit: int) -> None:
-    """One figure: picture, map and top patches above, what in them excites the unit below."""
+    """One figure: picture, map, top patches and made image above, what excites the unit below."""
     seen = look(image, name, layer, unit)
     top, bottom, left, right = seen.box
     frame = torch.zeros(seen.image.shape[1:], dtype=torch.bool)
@@ -159,17 +180,18 @@ def draw_look(image: Tensor, name: str, layer: str, unit: int) -> None:
             "picture, best place": show.outline(seen.image, frame.numpy(), width=3),
             f"map of unit {unit}, up to {largest:.1f}": show.heat(seen.activation, percentile=100),
             "its top patches": show.mosaic(seen.crops, columns=3, gap=4),
+            "made to excite it": seen.wanted,
             "frame, guided": filter_pictures(seen.guided[None], share=0.99)[0],
             "frame, deconvnet": filter_pictures(seen.deconvnet[None], share=0.99)[0],
             "top patches, guided": show.mosaic(
                 filter_pictures(seen.views, share=0.99), columns=3, gap=4
             ),
         },
-        columns=3,
-        size=3.3,
+        columns=4,
+        size=2.9,
         alt=f"Unit {unit} of layer {layer} of {name}: the picture with a frame where the unit is "
-        f"strongest ({largest:.2f}), its map, its guided and deconvnet views, and its "
-        f"{len(seen.crops)} top patches with their guided views.",
+        f"strongest ({largest:.2f}), its map, its guided and deconvnet views, its "
+        f"{len(seen.crops)} top patches with their guided views, and an image made to excite it.",
     )
 
 
