@@ -1,5 +1,6 @@
 """The command line, as a user meets it: stopped, killed, continued, and given nonsense."""
 
+import errno
 import os
 import random
 import signal
@@ -196,6 +197,10 @@ def test_a_device_that_is_not_there(vislib):
         (["--sizes", "big"], "'big' is neither"),
         (["--sizes", "224", "-5"], "-5"),
         (["--sizes", "64.5"], "'64.5' is neither"),
+        (
+            ["--sizes", "100000"],
+            "'100000' is neither 'original' nor a whole number from 32 to 2000",
+        ),
         (["--per-category", "0"], "'0' is not a whole number from 1"),
         (["--per-category", "-1"], "-1"),
         (["--per-category", "many"], "'many' is not"),
@@ -285,6 +290,47 @@ def test_where_nothing_can_be_used_the_first_reason_is_said(vislib, tmp_path):
     assert status == 1
     assert "not one record could be made; the first reason: " in said
     assert "is empty" in said
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left"), "out: No space left; make room, and the same"),
+        (PermissionError(errno.EACCES, "Denied", "a.txt"), "a.txt: Denied; choose another place"),
+        (MemoryError(), "the memory is full"),
+        (RuntimeError("DefaultCPUAllocator: not enough memory"), "the memory is full"),
+    ],
+)
+def test_what_the_system_refuses_comes_with_what_to_do(vislib, monkeypatch, error, message):
+    def refused(*arguments, **settings):
+        raise error
+
+    monkeypatch.setattr(benchmark, "run", refused)
+    status, _, said = vislib()
+    assert status == 1
+    assert message in said
+    assert len(said.splitlines()) == 1
+
+
+def test_an_error_of_the_program_itself_is_not_hidden(vislib, monkeypatch):
+    def wrong(*arguments, **settings):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(benchmark, "run", wrong)
+    with pytest.raises(RuntimeError, match="a bug"):
+        vislib()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in folders")
+def test_a_pipe_in_place_of_an_image_is_skipped(vislib, tmp_path):
+    small_coco(tmp_path / "own" / "coco", per_category=1)
+    image = next((tmp_path / "own" / "coco" / "val").iterdir())
+    image.unlink()
+    os.mkfifo(image)  # to read it would wait for ever
+    small = ("--coco", str(tmp_path / "own" / "coco"), "--sizes", "64", "--methods", "gradient")
+    status, printed, _ = vislib(*small)
+    assert status == 0
+    assert "Skipped: " in printed
 
 
 # --- the defaults ----------------------------------------------------------------------------

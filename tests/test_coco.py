@@ -230,6 +230,47 @@ def test_missing_or_odd_key(folder, part, key):
         Coco(folder, "val")
 
 
+@pytest.mark.parametrize("part", ["images", "annotations", "categories"])
+def test_two_entries_of_one_id(changed, folder, part):
+    number = small()[part][0]["id"]
+    with pytest.raises(InputError, match=f"several entries of '{part}' have the id {number}"):
+        changed(part, 1, id=number)
+
+
+@pytest.mark.parametrize("number", [2**63, 1.0, True, "1"])
+def test_an_id_is_a_whole_number_that_tables_can_hold(changed, number):
+    with pytest.raises(InputError, match=f"entry 0 of 'images' has {number!r} as its 'id'"):
+        changed("images", 0, id=number)
+
+
+def test_an_object_of_an_unknown_category_is_not_missed_in_silence(changed):
+    with pytest.raises(InputError, match="has category_id 999, not listed under 'categories'"):
+        changed("annotations", 0, category_id=999)
+
+
+@pytest.mark.parametrize("crowd", ["0", 2, [0]])
+def test_whether_it_is_a_crowd_has_to_be_clear(changed, crowd):
+    with pytest.raises(InputError, match=r"iscrowd .*; it has to be 0 or 1"):
+        changed("annotations", 0, iscrowd=crowd)
+
+
+def test_licences_may_be_null(folder):
+    data = small() | {"licenses": None}
+    write(folder, data)
+    assert Coco(folder, "val").licence(1) == "unknown"
+
+
+def test_json_of_endless_brackets(folder):
+    (folder / "annotations" / "instances_val.json").write_text("[" * 200_000)
+    with pytest.raises(InputError, match="is damaged or cut short"):
+        Coco(folder, "val")
+
+
+def test_a_home_that_nobody_has():
+    with pytest.raises(InputError, match=r"no home folder for ~no-such-user.x"):
+        Coco("~no-such-user/x", "val")
+
+
 def test_two_categories_of_one_name(changed):
     with pytest.raises(InputError, match="several categories with the name 'cat'"):
         changed("categories", 0, name="cat")
@@ -288,7 +329,7 @@ def test_file_name_that_escapes(changed, name):
     assert coco.image(2).size == (WIDTH, HEIGHT)  # the others are as good as before
 
 
-@pytest.mark.parametrize("name", [None, "", 7, "a\0.png"])
+@pytest.mark.parametrize("name", [None, "", 7, "a\0.png", "\ud800.png"])
 def test_file_name_that_is_none(changed, name):
     with pytest.raises(InputError, match="no usable file_name"):
         changed("images", 2, file_name=name).path(1)
@@ -365,9 +406,10 @@ def test_polygon_that_covers_no_pixel(changed):
         changed("annotations", 3, segmentation=[[40, 1, 40, 5, 40, 9]]).mask(2, "dog")
 
 
-def test_polygon_with_a_wild_corner(changed):
+@pytest.mark.parametrize("far", [1e9, 10**400])
+def test_polygon_with_a_wild_corner(changed, far):
     with pytest.raises(InputError, match="reaches far out"):
-        changed("annotations", 3, segmentation=[[1, 1, 1e9, 5, 9, 9]]).mask(2, "dog")
+        changed("annotations", 3, segmentation=[[1, 1, far, 5, 9, 9]]).mask(2, "dog")
 
 
 def test_run_lengths_of_another_size(changed):

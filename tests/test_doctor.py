@@ -187,7 +187,7 @@ def test_data_changed_or_missing(data: Path) -> None:
     assert found.what == "nets/a.safetensors is missing, scenes.json has changed"
     assert "git checkout" in found.advice
     doctor.SUMS.unlink()
-    assert doctor.data_and_nets().ok
+    assert not doctor.data_and_nets().ok
 
 
 def test_many_broken_files_are_summed_up(data: Path) -> None:

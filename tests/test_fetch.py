@@ -73,6 +73,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.knows_ranges = True
         self.breaks: dict[str, int] = {}  # path → how often to hang up half-way
         self.status: dict[str, list[int]] = {}  # path → the answers to give first
+        self.headers: dict[str, str] = {}  # to send with every answer
 
     def images_asked(self) -> list[int]:
         return [int(p.split("/")[-1].split(".")[0]) for p, _ in self.asked if p != ZIP]
@@ -106,7 +107,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def answer(self, status: int, body: bytes, send: int | None = None) -> None:
         self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
+        if "Content-Length" not in self.server.headers:
+            self.send_header("Content-Length", str(len(body)))
+        for header in self.server.headers.items():
+            self.send_header(*header)
+        self.close_connection |= "Content-Length" in self.server.headers
         self.end_headers()
         self.wfile.write(body[:send])
 
@@ -326,6 +331,57 @@ def test_zip_without_the_split(server, tmp_path):
     with pytest.raises(InputError, match=r"zip is damaged .*instances_val2017.* delete it"):
         run(server, tmp_path)
     assert present(tmp_path) == ["annotations_trainval2017.zip"]
+
+
+@pytest.mark.parametrize("place", [8, 10])  # how it is packed, and whether with a password
+def test_zip_with_a_wrong_bit_in_a_header(server, tmp_path, place):
+    for start in (b"PK\x03\x04", b"PK\x01\x02"):
+        damaged = bytearray(annotations_zip())
+        damaged[damaged.index(start) + place] ^= 1
+        archive = tmp_path / "annotations" / "annotations_trainval2017.zip"
+        archive.parent.mkdir(exist_ok=True)
+        archive.write_bytes(damaged)
+        try:
+            run(server, tmp_path)
+        except InputError as error:
+            assert "delete it" in str(error)
+        (archive.parent / "instances_val2017.json").unlink(missing_ok=True)
+
+
+def test_damaged_annotations_on_disk_say_what_to_do(server, tmp_path):
+    run(server, tmp_path)
+    (tmp_path / "annotations" / "instances_val2017.json").write_text("{")
+    with pytest.raises(InputError, match="get it again: delete it, and the same command does so"):
+        run(server, tmp_path)
+    (tmp_path / "annotations" / "instances_val2017.json").unlink()
+    run(server, tmp_path)
+    assert present(tmp_path) == FETCHED
+
+
+def test_the_rest_of_a_file_has_to_begin_where_it_broke_off(server, tmp_path):
+    run(server, tmp_path)
+    image = tmp_path / "val2017" / "000000000001.jpg"
+    part = image.with_name(image.name + ".part")
+    part.write_bytes(image.read_bytes()[:100])
+    image.unlink()
+    server.headers["Content-Range"] = "bytes 7-99/100"
+    server.asked.clear()
+    run(server, tmp_path)
+    assert [start for _, start in server.asked] == [100, 0]
+    assert image.read_bytes() == picture(1)
+
+
+def test_a_length_that_is_no_number(server, tmp_path):
+    server.headers["Content-Length"] = "long"
+    run(server, tmp_path)
+    assert present(tmp_path) == FETCHED
+
+
+def test_a_redirect_to_nonsense(server, tmp_path):
+    server.headers["Location"] = "http://[::x"
+    server.status[ZIP] = [302] * download.TRIES
+    with pytest.raises(InputError, match=r"trainval2017\.zip does not answer"):
+        run(server, tmp_path)
 
 
 def test_wrong_host(server, tmp_path):

@@ -162,6 +162,24 @@ def test_missing_file_folder_and_empty_file(tmp_path):
         load_image(tmp_path / "empty.png")
 
 
+def test_names_that_no_system_takes():
+    with pytest.raises(InputError, match="there is no home folder for ~no-such-user"):
+        load_image("~no-such-user/a.png")
+    with pytest.raises(InputError, match=r"cannot be read|there is no file"):
+        load_image("a" * 5000)
+
+
+def test_an_image_that_may_not_be_read(tmp_path, monkeypatch):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+
+    def refused(file):
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr(Image, "open", refused)  # root may read everything
+    with pytest.raises(InputError, match=r"a\.png may not be read"):
+        load_image(tmp_path / "a.png")
+
+
 def test_not_an_image(tmp_path):
     path = tmp_path / "notes.png"
     path.write_text("this is text")

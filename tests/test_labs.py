@@ -257,3 +257,42 @@ def test_nbgrader_grades_a_right_and_a_wrong_submission(course: Path) -> None:
     with (out / "grades.csv").open(encoding="utf-8", newline="") as file:
         scores = {row["student_id"]: float(row["score"]) for row in csv.DictReader(file)}
     assert scores == {"right": 3, "wrong": 1}
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        (_cell("# BEGIN SOLUTION\nsecret = 1", "solution"), "would stay"),
+        (_cell("secret = 1", "solution"), "would stay"),
+        (_cell("# BEGIN SOLUTION\nsecret = 1\n# END SOLUTION"), "needs the tag solution"),
+    ],
+)
+def test_a_solution_that_is_not_marked_does_not_reach_the_learners(
+    course: Path, cell: Any, message: str
+) -> None:
+    notebook = notebooks.read(course / "43_next.ipynb")
+    notebook["cells"].append(cell)
+    notebooks.write(notebook, course / "43_next.ipynb")
+    with pytest.raises(InputError, match=f"43_next.ipynb, .*{message}"):
+        notebooks.labs([course / "43_next.ipynb"], course.parent / "labs")
+    assert not (course.parent / "labs").exists()
+
+
+def test_two_notebooks_of_one_name(course: Path) -> None:
+    (course / "again").mkdir()
+    shutil.copy(course / "43_next.ipynb", course / "again")
+    both = [course / "43_next.ipynb", course / "again" / "43_next.ipynb"]
+    with pytest.raises(InputError, match="several of the notebooks are called 43_next"):
+        notebooks.labs(both, course.parent / "labs")
+
+
+@pytest.mark.parametrize("name", ["", "."])
+def test_no_name_is_not_notebook_00(course: Path, name: str) -> None:
+    (course / "43_next.ipynb").rename(course / "00_start.ipynb")
+    with pytest.raises(InputError, match="there is no notebook"):
+        notebooks.find([name], course)
+
+
+def test_where_there_are_no_notebooks(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there are no notebooks in"):
+        notebooks.find(folder=tmp_path)

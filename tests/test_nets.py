@@ -236,3 +236,14 @@ def test_top1_counts_any_class_that_is_present() -> None:
     logits = torch.tensor([[3.0, 1, 2], [0, 1, 2], [5, 6, 1]])
     present = torch.tensor([[1, 0, 1], [1, 1, 0], [0, 1, 0]])
     assert nets.top1(logits, present).tolist() == [True, False, True]
+
+
+def test_weights_that_hold_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    file = tmp_path / "checkpoints" / "squeezenet1_0-b66bff10.pth"
+    for content in ([1], {"a": torch.zeros(1)}, nets.load("pocket_vgg").net.state_dict()):
+        torch.save(content, file)
+        with pytest.raises(nets.WeightsError, match="weights of squeezenet1_0 could not") as raised:
+            nets.load("squeezenet1_0")
+        assert "\n" not in str(raised.value)

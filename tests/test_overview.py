@@ -21,6 +21,7 @@ from vislib import (
 from vislib.benchmark import Costly
 from vislib.coco import Coco
 from vislib.core import last_conv_stage
+from vislib.errors import InputError
 from vislib.paths import DATA
 from vislib.saliency import integrated_gradients, smoothgrad
 from vislib.shapley import shapley
@@ -284,3 +285,11 @@ def test_the_page_of_the_course_is_complete():
         assert (known[f"{check}_low"] <= known[check] + 1e-9).all()
         assert (known[check] <= known[f"{check}_high"] + 1e-9).all()
     assert ((page["low"] <= page["P"]) & (page["P"] <= page["high"]) | page["P"].isna()).all()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PAR1 half of a file"])
+def test_a_stored_run_that_cannot_be_read(tmp_path, content):
+    if content is not None:
+        (tmp_path / "all_methods.parquet").write_bytes(content)
+    with pytest.raises(InputError, match=r"all_methods\.parquet cannot be read"):
+        overview.stored_shares("pocket_vgg", tmp_path)

@@ -13,6 +13,7 @@ from scipy import stats
 
 from vislib import report
 from vislib.benchmark import ALL, CONTROLS, METHODS, NO_NET, RANDOM, Record, Skipped
+from vislib.errors import InputError
 
 COLUMNS = "image_id,category,net,method,size,P,E,E_total,mask_share,score_rank"
 NETS = ("pocket_alexnet", "pocket_resnet", "pocket_squeezenet", "pocket_vgg")
@@ -405,3 +406,10 @@ def test_a_matrix_shows_every_number_and_every_name_without_overlap():
 )
 def test_names_for_reading(name, shown):
     assert report.readable(name) == shown
+
+
+def test_records_of_a_method_that_is_not_known_are_not_left_out_in_silence():
+    rows = report.frame(synthetic())
+    rows["method"] = rows["method"].replace("gradient", "old_gradient")
+    with pytest.raises(InputError, match="does not know: old_gradient"):
+        report.table(rows)

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from vislib import nets, pocket, training
+from vislib.errors import InputError
 
 NAME = "pocket_squeezenet"
 SETTINGS: dict[str, Any] = {"epochs": 2, "scenes": 24, "seed": 3, "progress": False}
@@ -123,3 +124,37 @@ def test_val_scenes_are_the_shipped_ones() -> None:
 def test_impossible_wishes_are_explained(name: str, options: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         training.train(name, **options)
+
+
+def test_a_damaged_checkpoint_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a.checkpoint").write_bytes(b"junk")
+    with pytest.raises(InputError, match=r"a\.checkpoint is damaged .*delete it"):
+        training.train(NAME, out=tmp_path / "a.safetensors", **SETTINGS)
+
+
+def test_a_training_that_fails_leaves_the_weights_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.safetensors").write_bytes(b"mine")
+    monkeypatch.setattr(training, "PEAK_RATE", float("nan"))
+    with pytest.raises(InputError, match="the loss of pocket_squeezenet is nan in epoch"):
+        training.train(NAME, out=tmp_path / "a.safetensors", **SETTINGS)
+    assert (tmp_path / "a.safetensors").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("file", ["", "a.checkpoint", "a.part"])
+def test_a_place_that_cannot_hold_the_weights_is_said_at_once(tmp_path: Path, file: str) -> None:
+    with pytest.raises(InputError, match="cannot hold the weights"):
+        training.train(NAME, out=tmp_path / file, **SETTINGS)
+
+
+def test_weights_are_no_snapshots() -> None:
+    with pytest.raises(InputError, match=r"pocket_vgg\.safetensors holds no snapshots"):
+        training.snapshots("pocket_vgg", nets.WEIGHTS / "pocket_vgg.safetensors")
+
+
+def test_each_user_has_a_folder_of_scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for user in (1, 2):
+        monkeypatch.setattr(training.os, "getuid", lambda user=user: user, raising=False)
+        training.cached_scenes(2, 0)
+    assert {path.name for path in tmp_path.iterdir()} == {"vislib-1", "vislib-2"}

@@ -409,7 +409,7 @@ def run(
     Batches with skipped units are tried again. `categories` None takes every category that all nets
     know. `methods` are names in `ALL`, or "all".
     """
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     net_names, methods = list(dict.fromkeys(net_names)), check_methods(methods)
     sizes = list(dict.fromkeys(sizes))
@@ -533,9 +533,12 @@ def _fingerprint(model: nn.Module) -> str:
 
 def _picture_digest(coco: Coco, image_id: int) -> str:
     try:
-        return hashlib.sha256(coco.path(image_id).read_bytes()).hexdigest()
-    except (InputError, OSError):
-        return "unreadable"  # `run_batch` says why
+        path = coco.path(image_id)
+        if path.is_file():  # nothing else, such as a pipe, which would be waited for
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+    except (InputError, OSError, ValueError):
+        pass
+    return "unreadable"  # `run_batch` says why
 
 
 def _key(setting: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from vislib.errors import InputError
 from vislib.paths import DATA
 
 NETS = ("pocket_alexnet", "pocket_vgg", "pocket_resnet", "pocket_squeezenet")
+MAX_SIDE = 2000  # of an image at a fixed size: more does not fit into a laptop's memory
 CATEGORIES = ("airplane", "boat", "dog", "elephant", "teddy bear", "traffic light")
 
 
@@ -21,13 +23,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options)
     except KeyboardInterrupt:
         out = getattr(options, "out", None)
-        kept = f" What is done is kept in {out}:" if out else ""
-        print(f"\nStopped.{kept} the same command continues.", file=sys.stderr)
+        kept = f" What is done is kept in {out}: the" if out else " The"
+        print(f"\nStopped.{kept} same command continues.", file=sys.stderr)
         return 130
-    except (ValueError, OSError) as error:
-        print(f"vislib {options.command}: {error}", file=sys.stderr)
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):  # PyTorch's MemoryError
+            raise
+        told = _told(error, getattr(options, "out", None))
+        print(f"vislib {options.command}: {told}", file=sys.stderr)
         return 1
     return 0
+
+
+def _told(error: Exception, out: Path | None) -> str:
+    """The error in one line; what the system refuses comes with what to do."""
+    if isinstance(error, MemoryError | RuntimeError):
+        return "the memory is full: close other programs, or ask for less, such as smaller --sizes"
+    if isinstance(error, OSError) and error.strerror:
+        where = error.filename or out
+        place = f"{where}: " if where else ""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "make room" if full else "choose another place, or make this one usable"
+        return f"{place}{error.strerror}; {remedy}, and the same command continues"
+    return " ".join(str(error).split()) if not isinstance(error, InputError) else str(error)
 
 
 def _benchmark(options: argparse.Namespace) -> None:
@@ -125,9 +143,11 @@ def _doctor(options: argparse.Namespace) -> None:
 def _size(text: str) -> int | str:
     if text == "original":
         return text
-    if text.isdecimal() and int(text) >= 32:
+    if text.isdecimal() and 32 <= int(text) <= MAX_SIDE:
         return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is neither 'original' nor a whole number from 32")
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is neither 'original' nor a whole number from 32 to {MAX_SIDE}"
+    )
 
 
 def _weights(text: str) -> Path:

@@ -16,10 +16,13 @@ image is used, so that one bad image does not stop a long run before it began.
 import contextlib
 import io
 import json
+import lzma
 import math
 import shutil
+import struct
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PureWindowsPath
@@ -31,6 +34,7 @@ from PIL import Image
 from vislib.download import Unreachable, download
 from vislib.errors import InputError, nearest
 from vislib.images import MAX_PIXELS, load_pil
+from vislib.paths import at_home
 
 if TYPE_CHECKING:
     import requests
@@ -63,7 +67,10 @@ _REQUIRED = {
     "categories": ("id", "name"),
     "licenses": ("id",),
 }
-_ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError)
+_ZIP_DAMAGE = (  # what `zipfile` raises where bits are wrong
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, RuntimeError, ValueError),
+)
 
 
 class Coco:
@@ -84,7 +91,7 @@ class Coco:
         """
         from pycocotools.coco import COCO
 
-        self.folder = Path(folder).expanduser()
+        self.folder = at_home(folder)
         self.split = split
         self.file = _annotation_file(self.folder, split)
         self._coco = COCO()
@@ -124,7 +131,7 @@ class Coco:
     def path(self, image_id: int) -> Path:
         """Return where the image's file lies, or would lie: always below ``FOLDER/SPLIT``."""
         name = self._entry(image_id).get("file_name")
-        if not isinstance(name, str) or not name or "\0" in name:
+        if not isinstance(name, str) or not name or "\0" in name or not _is_text(name):
             raise InputError(f"{self.file}: image {image_id} has no usable file_name: {name!r}")
         parts = PureWindowsPath(name)  # knows both separators, on every system
         if parts.anchor or ".." in parts.parts:
@@ -299,11 +306,14 @@ def fetch(
     if per_category < 1:
         raise InputError(f"per_category has to be at least 1, got {per_category}")
 
-    folder = Path(folder).expanduser()
+    folder = at_home(folder)
     failed = []
     with requests.Session() as session:
         _fetch_annotations(session, folder, split, base_url)
-        coco = Coco(folder, split)
+        try:
+            coco = Coco(folder, split)
+        except InputError as error:
+            raise InputError(f"{error}: delete it, and the same command does so") from error
         wanted = sorted({i for name in categories for i in coco.images_with(name)[:per_category]})
         for image_id in tqdm(wanted, desc=f"{split} images", unit="image"):
             try:
@@ -335,7 +345,7 @@ def imagenet_targets(path: str | Path | None = None) -> dict[str, tuple[int, ...
     Raises:
         InputError: the file is missing or not of that form.
     """
-    file = Path(path).expanduser() if path else Path(__file__).with_name("imagenet_classes.json")
+    file = at_home(path) if path else Path(__file__).with_name("imagenet_classes.json")
     if not file.is_file():
         raise InputError(f"there is no class table {file}; check the path")
     targets = {}
@@ -376,7 +386,7 @@ def _annotation_file(folder: Path, split: str) -> Path:
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         data = json.loads(file.read_bytes())
-    except ValueError as error:  # bad JSON and bad UTF-8
+    except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8, a thousand brackets
         raise InputError(f"{file} is damaged or cut short ({error}); get it again") from error
     if not isinstance(data, dict):
         raise InputError(f"{file} has to hold a JSON object, but holds a {type(data).__name__}")
@@ -386,7 +396,8 @@ def _read_json(file: Path) -> dict[str, Any]:
 def _read_annotations(file: Path) -> dict[str, Any]:
     """Read an annotation file and check all that an index of it needs."""
     data = _read_json(file)
-    data.setdefault("licenses", [])  # many data sets in this format have none
+    if data.get("licenses") is None:  # many data sets in this format have none
+        data["licenses"] = []
     for part, keys in _REQUIRED.items():
         if not isinstance(data.get(part), list):
             raise InputError(
@@ -396,14 +407,37 @@ def _read_annotations(file: Path) -> dict[str, Any]:
         for position, entry in enumerate(data[part]):
             for key in keys:
                 value = entry.get(key) if isinstance(entry, dict) else None
-                if type(value) is not (str if key == "name" else int):
+                right = type(value) is str if key == "name" else _is_id(value)
+                if not right:
                     problem = "lacks" if value is None else f"has {value!r} as"
                     raise InputError(f"{file}: entry {position} of {part!r} {problem} its {key!r}")
+        twice = [n for n, times in Counter(e["id"] for e in data[part]).items() if times > 1]
+        if twice and part != "licenses":
+            raise InputError(
+                f"{file}: several entries of {part!r} have the id {twice[0]}; each needs its own"
+            )
     names = [category["name"] for category in data["categories"]]
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"{file} has several categories with the name {name!r}")
+    numbers = {category["id"] for category in data["categories"]}
+    for annotation in data["annotations"]:  # whose object would otherwise be missed in silence
+        where, number = f"{file}: annotation {annotation['id']}", annotation["category_id"]
+        if number not in numbers:
+            raise InputError(f"{where} has category_id {number}, not listed under 'categories'")
+        if annotation.get("iscrowd") not in (None, 0, 1):
+            raise InputError(f"{where} has iscrowd {annotation['iscrowd']!r}; it has to be 0 or 1")
     return data
+
+
+def _is_id(value: Any) -> bool:
+    """Whether it is a whole number that tables can hold."""
+    return type(value) is int and -(2**63) <= value < 2**63
+
+
+def _is_text(name: str) -> bool:
+    """Whether every character can be written; JSON may hold halves of some."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _check_segmentation(segmentation: Any, height: int, width: int, where: str) -> None:
@@ -439,7 +473,7 @@ def _check_polygon(polygon: Any, height: int, width: int, where: str) -> None:
         not isinstance(polygon, list)
         or len(polygon) < 6
         or len(polygon) % 2
-        or not all(type(c) in (int, float) and math.isfinite(c) for c in polygon)
+        or not all(type(c) in (int, float) and abs(c) < math.inf for c in polygon)
     ):
         what = f"of {len(polygon)} numbers" if isinstance(polygon, list) else repr(polygon)
         raise InputError(
@@ -504,7 +538,7 @@ def _check_zip(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as zipped:
             damaged = zipped.testzip()
-    except _ZIP_DAMAGE as error:
+    except (*_ZIP_DAMAGE, OSError) as error:
         damaged = str(error)
     if damaged:
         raise InputError(f"{path.name} is damaged ({damaged})")

@@ -198,8 +198,9 @@ def widgets() -> Finding:
 
 def data_and_nets() -> Finding:
     """Every file of `data/` is as it was shipped."""
+    again = "Fetch the folder data/ again: git checkout -- data, or a fresh copy of the course."
     if not SUMS.is_file():
-        return Finding(True, "no checksums here, so not looked at")
+        return Finding(False, f"there is no {SUMS}", again)
     wrong = []
     lines = SUMS.read_text(encoding="utf-8").splitlines()
     for line in lines:
@@ -210,10 +211,7 @@ def data_and_nets() -> Finding:
             wrong.append(f"{name} has changed")
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        advice = (
-            "Fetch the folder data/ again: git checkout -- data, or a fresh copy of the course."
-        )
-        return Finding(False, f"{', '.join(wrong[:3])}{more}", advice)
+        return Finding(False, f"{', '.join(wrong[:3])}{more}", again)
     return Finding(True, f"{len(lines)} files are whole")
 
 

@@ -56,7 +56,7 @@ def download(
             if error.response.status_code < 500:
                 raise InputError(f"{address} could not be fetched: {error}") from error
             reason = str(error)
-        except requests.RequestException as error:
+        except (requests.RequestException, ValueError) as error:  # the latter: an odd redirect
             reason = type(error).__name__
     else:
         raise Unreachable(
@@ -66,13 +66,14 @@ def download(
     try:
         check(part)
     except InputError as error:
-        part.unlink()
+        part.unlink(missing_ok=True)  # gone if another run had the same wish
         raise InputError(f"{address} came damaged: {error}") from error
     part.replace(path)
 
 
 def _continue(session: "requests.Session", address: str, part: Path, show_progress: bool) -> None:
     """Append to `part` what is missing, or start it anew if the server cannot do that."""
+    import requests
     from tqdm.auto import tqdm
 
     have = part.stat().st_size if part.exists() else 0
@@ -85,10 +86,14 @@ def _continue(session: "requests.Session", address: str, part: Path, show_progre
         reply.raise_for_status()
         if reply.status_code != 206:
             have = 0
+        elif not reply.headers.get("Content-Range", f"bytes {have}-").startswith(f"bytes {have}-"):
+            part.unlink(missing_ok=True)  # the bytes of another place: the next try starts anew
+            raise requests.ConnectionError("the server sent another part of the file")
+        length = reply.headers.get("Content-Length", "")
         bar = tqdm(
             desc=part.stem,
             initial=have,
-            total=have + int(reply.headers.get("Content-Length", 0)) or None,
+            total=have + int(length) if length.isdecimal() else None,
             unit="B",
             unit_scale=True,
             disable=not show_progress,

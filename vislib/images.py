@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from vislib.errors import InputError
+from vislib.paths import at_home
 
 MAX_PIXELS = 50_000_000
 """Larger images are refused before they are decoded (their gradients would not fit anyway)."""
@@ -67,6 +68,8 @@ def load_pil(source: str | Path, *, upright: bool = True) -> Image.Image:
         ) from None
     except Image.DecompressionBombError:
         raise InputError(_too_large(source, "a huge size")) from None
+    except PermissionError as error:
+        raise InputError(f"{source} may not be read; ask its owner, or copy it") from error
     except Exception as error:  # PIL reports damage by a dozen types, SyntaxError among them
         raise InputError(
             f"{source} is damaged or cut short ({error}); copy or download it again"
@@ -161,13 +164,16 @@ def _is_address(source: str | Path) -> bool:
 
 def _existing_file(path: Path) -> Path:
     """Return the path of a file that is there and not empty."""
-    path = path.expanduser()
-    if path.is_dir():
-        raise InputError(f"{path} is a folder, not an image")
-    if not path.is_file():
-        raise InputError(f"there is no file {path}; check the path (you are in {Path.cwd()})")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty (0 bytes); copy or download it again")
+    path = at_home(path)
+    try:
+        if path.is_dir():
+            raise InputError(f"{path} is a folder, not an image")
+        if not path.is_file():
+            raise InputError(f"there is no file {path}; check the path (you are in {Path.cwd()})")
+        if path.stat().st_size == 0:
+            raise InputError(f"{path} is empty (0 bytes); copy or download it again")
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise InputError(f"{path} cannot be read ({error.strerror}); check the path") from error
     return path
 
 

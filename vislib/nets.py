@@ -14,6 +14,8 @@ sums, SqueezeNet's fire modules. They were trained on Pocket COCO (`vislib.pocke
 from __future__ import annotations
 
 import pickle
+import struct
+import textwrap
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import cache
@@ -398,11 +400,15 @@ def _torchvision(name: str, pretrained: bool) -> Classifier:
         options = {"aux_logits": False, "transform_input": True, "init_weights": True}
     try:
         net = models.get_model(name, weights=weights if pretrained else None, **options)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (
+        *(OSError, RuntimeError, EOFError, TypeError, ValueError),
+        *(struct.error, pickle.UnpicklingError),
+    ) as error:
+        reason = textwrap.shorten(str(error), 200)
         file = weights.url.rsplit("/", 1)[-1]
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise WeightsError(
-            f"The ImageNet weights of {name} could not be loaded ({error}). "
+            f"The ImageNet weights of {name} could not be loaded ({reason}). "
             f"They are the file {file}, expected in {folder}. Connect once to download it from "
             f"{weights.url}, or put a copy there (set TORCH_HOME to use another folder), or use "
             f"a net that ships with the course, such as nets.load('pocket_vgg')."

@@ -36,12 +36,15 @@ Cell = dict[str, Any]
 def find(names: Sequence[str | Path] = (), folder: Path = FOLDER) -> list[Path]:
     """Paths of notebooks named `03`, `03_backpropagation` or by their path; all without a name."""
     known = {path.stem: path for path in sorted(folder.glob("*.ipynb"))}
+    if not names and not known:
+        raise InputError(f"there are no notebooks in {folder}: use a copy of the whole course")
     if not names:
         return list(known.values())
     found = []
     for name in map(str, names):
         stem = Path(name).name.removesuffix(".ipynb")
-        matching = [path for s, path in known.items() if s.split("_")[0] == stem.zfill(2)]
+        number = stem.zfill(2) if stem else ""
+        matching = [path for s, path in known.items() if s.split("_")[0] == number]
         if name.endswith(".ipynb") and Path(name).is_file():
             found.append(Path(name))
         elif stem in known:
@@ -193,6 +196,7 @@ def solution(cell: Cell) -> str:
 
 
 _SOLUTION = re.compile(rf"^([ \t]*){BEGIN}[^\n]*\n(.*?)^[ \t]*{END}[^\n]*\n", re.M | re.S)
+_NOT_MARKED = f"would stay: it needs the tag solution, and lines {BEGIN} and {END} around it"
 
 
 def fold_solutions(notebook: Notebook, name: str = "the notebook") -> None:
@@ -305,10 +309,14 @@ def labs(paths: Sequence[Path], out: Path, *, nbgrader: bool = False) -> list[Pa
     A file that is there already and differs is an `InputError`: somebody's work may be in it.
     """
     new: dict[Path, Notebook] = {}
+    paths = list(dict.fromkeys(paths))
     for path in paths:
+        if [other.name for other in paths].count(path.name) > 1:
+            raise InputError(f"several of the notebooks are called {path.name}: one at a time")
         if path.parent.resolve() == out.resolve():
             raise InputError(f"--out {out} holds the notebooks themselves: choose another folder")
-        versions = {"lab": lab(read(path)), "live": live(read(path)), "finished": read(path)}
+        versions = {"lab": lab(read(path), path.name), "live": live(read(path), path.name)}
+        versions["finished"] = read(path)
         for suffix, notebook in versions.items():
             if suffix != "lab":
                 set_slides(notebook)
@@ -331,7 +339,7 @@ def labs(paths: Sequence[Path], out: Path, *, nbgrader: bool = False) -> list[Pa
     return list(new)
 
 
-def lab(notebook: Notebook) -> Notebook:
+def lab(notebook: Notebook, name: str = "the notebook") -> Notebook:
     """The learner's version: stubs for solutions, exercises without outputs; the lesson stays."""
     title = "This exercise"
     cells = [cell for cell in notebook["cells"] if "solution-text" not in tags(cell)]
@@ -342,16 +350,21 @@ def lab(notebook: Notebook) -> Notebook:
             stub = (
                 f'# Your code here\n\\1raise NotImplementedError("{title}: write your code here")\n'
             )
-            cell["source"] = _SOLUTION.sub(rf"\1{stub}", cell["source"] + "\n").rstrip("\n")
+            cell["source"], count = _SOLUTION.subn(rf"\1{stub}", cell["source"] + "\n")
+            cell["source"] = cell["source"].rstrip("\n")
+            if not count:
+                raise InputError(f"{name}, {title}: the solution {_NOT_MARKED}")
+        if cell["cell_type"] == "code" and (BEGIN in cell["source"] or END in cell["source"]):
+            raise InputError(f"{name}, {title}: a solution there {_NOT_MARKED}")
         if {"solution", "check"} & set(tags(cell)):
             cell["outputs"], cell["execution_count"] = [], None
     notebook["cells"] = cells
     return notebook
 
 
-def live(notebook: Notebook) -> Notebook:
+def live(notebook: Notebook, name: str = "the notebook") -> Notebook:
     """The lecturer's version: as the lab, and of cells to be typed only the first comments stay."""
-    for cell in code_cells(lab(notebook)):
+    for cell in code_cells(lab(notebook, name)):
         if "live" in tags(cell):
             comments = re.match(r"(?:[ \t]*(?:#[^\n]*)?(?:\n|$))*", cell["source"])
             cell["source"] = comments.group().strip() if comments else ""

@@ -30,6 +30,7 @@ from vislib import cam, gradients, nets, relevance, report, sanity, zeiler
 from vislib.benchmark import CONTROLS, MORE, NO_NET, Costly, best_of, class_targets, load_unit
 from vislib.coco import Coco
 from vislib.core import Target, last_conv_stage
+from vislib.errors import InputError
 from vislib.paths import DATA
 
 if TYPE_CHECKING:
@@ -287,11 +288,17 @@ class Share(NamedTuple):
 def stored_shares(net: str, folder: str | Path = DATA / "benchmark") -> dict[str, Share]:
     """Mean P of each method on a net, from the stored run of the benchmark with all methods.
 
-    Empty for a net that the run did not use.
+    Empty for a net that the run did not use. `InputError` where the file is not there or damaged.
     """
     import pandas as pd
 
-    records = pd.read_parquet(Path(folder) / "all_methods.parquet")
+    file = Path(folder) / "all_methods.parquet"
+    try:
+        records = pd.read_parquet(file)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{file} cannot be read ({error}): copy it again from a whole course"
+        ) from error
     if net not in set(records["net"]):
         return {}
     summary = report.table(records[records["net"].isin([net, NO_NET])])

@@ -557,7 +557,7 @@ def training_scenes(
         Images n×size×size×3, uint8, and labels n×16, 1 where the category is in the picture,
         in the order of `CATEGORIES`.
     """
-    from tqdm import trange
+    from tqdm.auto import trange
 
     images = np.empty((n, size, size, 3), np.uint8)
     labels = np.zeros((n, len(CATEGORIES)), np.uint8)
@@ -756,7 +756,7 @@ def _write_split(folder: Path, split: str, scenes: Iterable[Scene], first: int) 
 
 
 def _val_scenes(images: int) -> Iterable[Scene]:
-    from tqdm import trange
+    from tqdm.auto import trange
 
     count = dict.fromkeys(NAMES, 0)
     for index in trange(images, desc="val"):

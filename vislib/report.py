@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vislib.benchmark import ALL, CONTROLS, NO_NET, RANDOM, Record, Skipped
+from vislib.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +55,11 @@ def table(records: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
+    unknown = sorted(set(records.method) - set(ORDER))
+    if unknown:  # no row below would count them
+        raise InputError(
+            f"the records hold methods that this version does not know: {', '.join(unknown)}"
+        )
     rows = []
     controls = records[records.net == NO_NET]
     for view in ("all", *VIEWS):

@@ -15,8 +15,10 @@ from __future__ import annotations
 import copy
 import datetime
 import hashlib
+import io
 import json
 import math
+import os
 import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -32,6 +34,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vislib import attacks, nets, pocket
+from vislib.benchmark import check_device
 from vislib.core import frozen
 from vislib.errors import InputError
 from vislib.paths import DATA
@@ -94,7 +97,9 @@ def train(
 
     Raises:
         ValueError: for a name that is no pocket net, for no epochs or scenes, for a snapshot of
-            an epoch that does not come, or for attacks of less than no grey level.
+            an epoch that does not come or of a net without `features`, for a negative seed, for
+            attacks of less than no grey level, for a device or file that cannot be used, and when
+            the loss is no longer a number: nothing is written then.
     """
     if name not in nets.POCKET_NETS:
         raise ValueError(f"Only the nets {', '.join(nets.POCKET_NETS)} are trained, not {name!r}.")
@@ -102,11 +107,22 @@ def train(
         raise ValueError(f"Training needs epochs and scenes, not {epochs} and {scenes}.")
     if snapshots and not 0 <= min(snapshots) <= max(snapshots) <= epochs:
         raise ValueError(f"Snapshots are of the epochs 0 to {epochs}, not {list(snapshots)}.")
-    if adversarial < 0:
-        raise ValueError(f"An attack is of 0 grey levels or more, not of {adversarial}.")
+    if not 0 <= adversarial <= 255:
+        raise ValueError(f"An attack is of 0 to 255 grey levels, not of {adversarial}.")
+    if not 0 < first_scale < math.inf:
+        raise ValueError(f"The first filters need a factor above 0, not {first_scale}.")
+    if snapshots:
+        _first_layers(nets.load(name, weights=False))  # says so now where it has no `features`
+    if seed < 0:
+        raise ValueError(f"A seed is a whole number from 0, not {seed}.")
+    check_device(str(device))
     path = Path(out) if out else _default_path(name, snapshots, adversarial)
+    if path.is_dir() or path.suffix in (".checkpoint", ".part"):
+        raise InputError(f"{path} cannot hold the weights: give a file, such as {name}.safetensors")
     path.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = path.with_suffix(".checkpoint")
+    path.with_suffix(".part").touch()  # where that is not possible: better now than after hours
+    path.with_suffix(".part").unlink()
     settings: dict[str, Any] = {"name": name, "epochs": epochs, "scenes": scenes, "seed": seed}
     settings["bfloat16"] = bfloat16
     if snapshots:
@@ -192,7 +208,7 @@ def _epoch(
     progress: bool,
 ) -> None:
     """One pass over the scenes, in an order and with changes that hang on (seed, epoch) alone."""
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     epochs = settings["epochs"]
     rng = np.random.default_rng([settings["seed"], epoch])
@@ -219,6 +235,11 @@ def _epoch(
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         average += (loss.item() - average) / (step + 1)
+        if not math.isfinite(average):
+            raise InputError(
+                f"the loss of {model.name} is {average} in epoch {epoch + 1}: the training has "
+                "failed, and nothing was written; try another seed or other settings"
+            )
         bar.set_postfix(loss=f"{average:.3f}")
 
 
@@ -340,7 +361,8 @@ def cached_scenes(scenes: int, seed: int, *, progress: bool = False) -> tuple[Ar
     """
     first, _ = pocket.training_scenes(min(scenes, 8), seed=seed)
     digest = hashlib.sha256(first.tobytes()).hexdigest()[:12]
-    folder = Path(tempfile.gettempdir()) / "vislib"
+    user = getattr(os, "getuid", int)()  # the folder is everybody's, a file in it is one user's
+    folder = Path(tempfile.gettempdir()) / f"vislib-{user}"
     folder.mkdir(exist_ok=True)
     stem = f"scenes-{scenes}-{seed}-{digest}"
     paths = [folder / f"{stem}-{what}.npy" for what in ("images", "labels")]
@@ -381,7 +403,10 @@ def snapshots(name: str, path: str | Path | None = None) -> dict[int, nn.Sequent
             f"`vislib train {name} --snapshots 0 1 2` makes some"
         ) from error
     models = {}
-    for epoch in sorted({int(key.split(".")[0]) for key in tensors}):
+    epochs = {key.split(".")[0] for key in tensors}
+    if not all(epoch.isdecimal() for epoch in epochs):
+        raise InputError(f"{file.name} holds no snapshots; --snapshots makes some")
+    for epoch in sorted(map(int, epochs)):
         start = f"{epoch}."
         model = _first_layers(nets.load(name, weights=False))
         found = {key.removeprefix(start): t for key, t in tensors.items() if key.startswith(start)}
@@ -432,7 +457,9 @@ def _save(
     state = {"settings": settings, "epoch": epoch, "net": net.state_dict()}
     state |= {"optimiser": optimiser.state_dict(), "kept": kept or {}}
     part = path.with_suffix(".part")
-    torch.save(state, part)
+    buffer = io.BytesIO()  # so that a full disk is an OSError, as everywhere
+    torch.save(state, buffer)
+    part.write_bytes(buffer.getvalue())
     part.replace(path)
 
 
@@ -449,8 +476,12 @@ def _restore(
     """
     if not path.is_file():
         return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["settings"] != settings:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        same = state["settings"] == settings
+    except Exception as error:  # PyTorch reports damage by a dozen types
+        raise InputError(f"{path} is damaged or no checkpoint: delete it to begin anew") from error
+    if not same:
         return 0
     net.load_state_dict(state["net"])
     optimiser.load_state_dict(state["optimiser"])
@@ -460,10 +491,9 @@ def _restore(
 
 
 def _write(path: Path, weights: dict[str, Tensor], card: dict[str, str]) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {key: value.cpu().contiguous() for key, value in weights.items()}
     part = path.with_suffix(".part")
-    save_file(tensors, part, metadata=card)
-    part.chmod(0o644)  # it is written private, and a course is shared
+    part.write_bytes(save(tensors, metadata=card))
     part.replace(path)
