@@ -109,7 +109,7 @@ def test_explains():
         "class before": cam.grad_cam(model, x, 1),
         "negative values": cam.grad_cam(model, x, 2, relu=False),
         "shape": cam.guided_grad_cam(model, x, 2),
-        "should be": "a map",
+        "yours is 'a map'": "a map",
     }
     for advice, answer in wrong.items():
         with pytest.raises(Wrong, match=advice):

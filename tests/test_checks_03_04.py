@@ -140,7 +140,7 @@ WRONG = [
             (lambda d, w, z: (d * sigmoid_prime(z)) @ w, "First back through the weights"),
             (lambda d, w, z: (d @ w) * sigmoid_prime(z) / len(z), "Do not divide by N here"),
             (lambda d, w, z: ((d @ w) * sigmoid_prime(z)).mean(0), "do not average"),
-            (lambda d, w, z: 3 * (d @ w) * sigmoid_prime(z), "a factor is missing"),
+            (lambda d, w, z: 3 * (d @ w) * sigmoid_prime(z), "3 times what it should be"),
         ],
     ),
     (

@@ -130,7 +130,7 @@ WRONG = [
                 "fill their whole windows",
             ),
             (lambda s, i, w: back(up(s, i).relu(), w, padding=0), "padding of the convolution"),
-            (lambda s, i, w: 2 * back(up(s, i).relu(), w), "a factor is missing"),
+            (lambda s, i, w: 2 * back(up(s, i).relu(), w), "2 times what it should be"),
         ],
     ),
     (

@@ -29,7 +29,7 @@ def psi(part, size, *, absolute=True, shift=True, dims=(2, 3), add=True, rescale
     part = part.abs() if absolute else part
     if rescale:
         part = part - part.amin(dims, keepdim=True) if shift else part
-        part = part / part.amax(dims, keepdim=True)
+        part = part / part.amax(dims, keepdim=True).clamp(min=1e-30)
     large = upsample(part, size)
     return large.sum(dim=1, keepdim=True) if add else large
 

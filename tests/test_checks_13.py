@@ -52,7 +52,7 @@ def test_right_answers_pass(check, answer, capsys):
         (occlusion.drop, lambda *a: drop(*a, value=0), "not with black"),
         (occlusion.drop, lambda *a: drop(*a, channels=1), "all three channels"),
         (occlusion.drop, lambda m, x, t, r, c, s: drop(m, x, t, c, r, s), "Rows come before"),
-        (occlusion.drop, lambda m, x, t, r, c, s: drop(m, x, 1, r, c, s), "another class"),
+        (occlusion.drop, lambda m, x, t, *a: drop(m, x, (t + 1) % 3, *a), "another class"),
         (occlusion.drop, in_place, "changes its input"),
         (occlusion.pixel_map, lambda *a: pixel_map(*a, divide=False), "divide by how many"),
         (occlusion.pixel_map, lambda *a: pixel_map(*a, add=False, divide=False), "overwrites"),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 
 class Wrong(AssertionError):
@@ -29,25 +30,24 @@ def call(function: Callable[..., Any], *inputs: Any) -> Any:
     The function gets copies of arrays and tensors, and must leave them as they are.
     """
     if not callable(function):
-        raise Wrong(f"Give the check your function itself, not {function!r}: leave out the (…)")
+        raise Wrong(
+            f"Give the check your function itself, not {describe(function)}: leave out the (…)"
+        )
     copies = [_copy(value) for value in inputs]
     name = getattr(function, "__name__", "your function")
+    given = ", ".join(describe(value) for value in inputs) or "nothing"
     try:
         result = function(*copies)
     except NotImplementedError:
         raise Wrong(f"{name} is not written yet") from None
     except Exception as error:
         raise Wrong(
-            f"{name} stopped with {type(error).__name__}: {error}. "
-            f"It was called with {', '.join(describe(value) for value in inputs)}"
+            f"{name} stopped with {type(error).__name__}: {error}. It was called with {given}"
         ) from error
     if result is None:
-        raise Wrong(f"{name} returns None: does it end with return?")
-    for before, after in zip(inputs, copies, strict=True):
-        if hasattr(before, "shape") and not np.array_equal(
-            _array(before), _array(after), equal_nan=True
-        ):
-            raise Wrong(f"{name} changes its input: work on a copy")
+        raise Wrong(f"{name} returns None: does it end with return? It was called with {given}")
+    if not _unchanged(inputs, copies):
+        raise Wrong(f"{name} changes its input: work on a copy")
     return result
 
 
@@ -65,54 +65,86 @@ def same(
     `what` names the quantity in messages. `mistakes` maps the advice for a usual mistake to the
     value that this mistake gives. The tolerance is relative to the largest expected value.
     """
-    want = _array(expected)
+    want = numbers(expected)
+    # the shape alone, not the value: that would be the answer
+    asked = f"have shape {want.shape}" if want.shape else "be one number"
     try:
-        have = _array(found)
+        have = numbers(found)
     except (TypeError, ValueError):
-        raise Wrong(f"{what} should be {describe(expected)}, yours is {describe(found)}") from None
+        raise Wrong(f"{what} should {asked}, yours is {describe(found)}") from None
+    if have.shape == want.shape and _close(have, want, tolerance):
+        return
     for advice, value in (mistakes or {}).items():
-        wrong = _array(value)
-        if (
-            have.shape == wrong.shape
-            and _close(have, wrong, tolerance)
-            and not (wrong.shape == want.shape and _close(wrong, want, tolerance))
-        ):
+        wrong = numbers(value)
+        if have.shape == wrong.shape and _close(have, wrong, tolerance):
             raise Wrong(f"{what} is not right yet. {advice}")
     if have.shape != want.shape:
-        raise Wrong(f"{what} should have shape {want.shape}, yours has {have.shape}")
+        yours = f"has shape {have.shape}" if have.shape else "is one number"
+        raise Wrong(f"{what} should {asked}, yours {yours}")
     if not np.isfinite(have).all():
         raise Wrong(f"{what} holds NaN or infinite values: is there a division by zero?")
-    if not _close(have, want, tolerance):
-        if have.shape and _close(have, -want, tolerance):
-            raise Wrong(f"{what} has the wrong sign")
-        ratio = np.abs(have).sum() / max(np.abs(want).sum(), 1e-30)
-        if want.size > 1 and ratio > 0 and _close(have, want * ratio, tolerance):
-            raise Wrong(f"{what} is {ratio:.4g} times what it should be: a factor is missing")
-        apart = np.abs(have - want)
-        where = f" at {tuple(map(int, np.unravel_index(apart.argmax(), apart.shape)))}" * bool(
-            want.shape
-        )
-        raise Wrong(f"{what} is not right yet: it is off by up to {apart.max():.3g}{where}")
+    if have.shape and _close(have, -want, tolerance):
+        raise Wrong(f"{what} has the wrong sign")
+    ratio = np.abs(have).sum() / max(np.abs(want).sum(), 1e-30)
+    is_factor = ratio > 0 and not 0.99 < ratio < 1.01 and want.size > 1
+    if is_factor and _close(have, want * ratio, tolerance):
+        raise Wrong(f"{what} is {ratio:.4g} times what it should be: check the factors")
+    apart = np.abs(have - want)
+    where = f" at {tuple(map(int, np.unravel_index(apart.argmax(), apart.shape)))}" * bool(
+        want.shape
+    )
+    raise Wrong(f"{what} is not right yet: it is off by up to {apart.max():.3g}{where}")
+
+
+def truth(found: Any, which: str) -> bool:
+    """The answer of a function that says yes or no; `which` names what it is about."""
+    try:
+        value = numbers(found)
+    except (TypeError, ValueError):
+        value = np.array(np.nan)
+    if value.shape or value not in (0, 1):
+        raise Wrong(f"Return True or False, {which}, not {describe(found)}")
+    return bool(value)
 
 
 def describe(value: Any) -> str:
-    """A value in a few words, for messages: ``an array of shape (3, 4)``, ``0.5``."""
+    """A value in a few words, for messages: ``a ndarray of shape (3, 4)``, ``0.5``."""
     shape = getattr(value, "shape", None)
     if shape:
         return f"a {type(value).__name__} of shape {tuple(shape)}"
     text = repr(value)
-    return text if len(text) < 60 else f"a {type(value).__name__}"
+    short = len(text) < 60 and " at 0x" not in text  # an address says nothing
+    return text if short else f"a {type(value).__name__}"
 
 
-def _array(value: Any) -> np.ndarray:
-    value = value.detach().cpu() if hasattr(value, "detach") else value
+def numbers(value: Any) -> np.ndarray:
+    """Numbers as an array, also lists of tensors and tensors with a gradient.
+
+    Raises TypeError or ValueError for what is not numbers.
+    """
+    if isinstance(value, list | tuple):
+        value = [numbers(one) for one in value]
+    elif isinstance(value, torch.Tensor):
+        value = value.detach().cpu().double()  # NumPy has no bfloat16
+    elif value is None or isinstance(value, str):
+        raise TypeError("not a number")  # NumPy would take None as NaN, and "0.5" as 0.5
     return np.asarray(value, dtype=np.float64)
 
 
 def _copy(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(map(_copy, value))
     if hasattr(value, "clone"):
         return value.clone()
     return value.copy() if isinstance(value, np.ndarray) else value
+
+
+def _unchanged(before: Any, after: Any) -> bool:
+    if isinstance(before, list | tuple):
+        return len(before) == len(after) and all(map(_unchanged, before, after))
+    if not isinstance(before, np.ndarray | torch.Tensor | int | float):
+        return True
+    return np.array_equal(numbers(before), numbers(after), equal_nan=True)
 
 
 def _close(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:

@@ -104,7 +104,8 @@ def input_gradient(function: Callable[..., Any]) -> None:
     for sizes, c in [((4, 4, 4, 4), 0), ((5, 4, 3), 2)]:
         expected = np.ones(1)
         while not expected.min() < 0 < expected.max():  # both signs, or |∂y/∂x| might look right
-            weights, biases = scratch.random_layers(sizes, rng, gain=2.0)
+            weights, _ = scratch.random_layers(sizes, rng, gain=2.0)
+            biases = [rng.normal(size=n) for n in sizes[1:]]
             x = rng.normal(size=(3, sizes[0]))
             expected = scratch.input_gradient(x, c, weights, biases)
         zs, activations = scratch.mlp_forward(x, weights, biases)

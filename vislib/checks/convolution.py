@@ -42,13 +42,13 @@ def convolve(function: Callable[..., Any]) -> None:
     """Convolution of C×H×W maps with one C×K×K kernel: ``function(x, w, stride, padding)``."""
     rng = np.random.default_rng()
     for stride, padding in [(1, 0), (2, 0), (1, 1), (2, 1)]:
-        x, w = rng.normal(size=(3, 8, 7)), rng.normal(size=(3, 3, 3))
+        x, w = rng.normal(size=(4, 8, 7)), rng.normal(size=(4, 3, 3))  # C is not K
 
         def by_scratch(x: Array, w: Array, stride: int, padding: int) -> Array:
             return scratch.convolve(x, w[None], 0.0, stride, padding)[0]
 
         expected = by_scratch(x, w, stride, padding)
-        apart = [by_scratch(x[c : c + 1], w[c : c + 1], stride, padding) for c in range(3)]
+        apart = [by_scratch(x[c : c + 1], w[c : c + 1], stride, padding) for c in range(4)]
         full = by_scratch(x, w, 1, padding)
         mistakes = {
             "The kernel is flipped: a convolution layer multiplies without turning it round": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -43,18 +44,29 @@ def step(function: Callable[..., Any]) -> None:
         "Clip the image to [0, 1]": moved(scaled, clip=False),
     }
     found = call(function, part, x, lr)
-    found = found.detach() if hasattr(found, "detach") else found
     same(found, moved(scaled), what="the next image", mistakes=mistakes, tolerance=1e-4)
     right("One step of the dream, as long as every other.")
 
 
 def sizes(function: Callable[..., Any]) -> None:
     """Heights and widths of the octaves: ``function(height, width, octaves, ratio)``."""
-    height, width, octaves, ratio = 120, 200, 4, 1.5
+    rng = np.random.default_rng()
+    # with a ratio of 1.5, one is rounded up and the other one down; both can be multiplied by it
+    height, width = 112 + 24 * int(rng.integers(4)), 104 + 24 * int(rng.integers(4))
+    for octaves, ratio in [(4, 1.5), (3, 1.4)]:  # with these, no size ends in .5
+        _sizes(function, height, width, octaves, ratio)
+    right("From small to the image's own size.")
 
-    def down(first: int, count: int, by: float) -> np.ndarray:
+
+def _sizes(
+    function: Callable[..., Any], height: int, width: int, octaves: int, ratio: float
+) -> None:
+
+    def down(
+        first: int, count: int, by: float, whole: Callable[[float], float] = round
+    ) -> np.ndarray:
         powers = [by**k for k in range(first, first + count)][::-1]
-        return np.array([[round(height / p), round(width / p)] for p in powers])
+        return np.array([[whole(height / p), whole(width / p)] for p in powers])
 
     expected = down(0, octaves, ratio)
     mistakes = {
@@ -69,10 +81,12 @@ def sizes(function: Callable[..., Any]) -> None:
             [[round(s / (1 + k * (ratio - 1))) for s in (height, width)] for k in range(octaves)]
         )[::-1],
         "Height comes before width": expected[:, ::-1],
+        "Round to the nearest whole number: int() and // cut off": down(0, octaves, ratio, int),
+        "Round to the nearest whole number, not always up": down(0, octaves, ratio, math.ceil),
+        "Sizes are whole numbers: round": down(0, octaves, ratio, float),
     }
     found = call(function, height, width, octaves, ratio)
-    same(found, expected, what="the list of sizes", mistakes=mistakes, tolerance=0.006)
-    right("From small to the image's own size.")
+    same(found, expected, what="the list of sizes", mistakes=mistakes)
 
 
 def guided(function: Callable[..., Any]) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from vislib.checks import Wrong, call, right, same
+from vislib.checks import Wrong, call, right, same, truth
 
 
 def energy_share(function: Callable[..., Any]) -> None:
@@ -46,27 +46,37 @@ def energy_share(function: Callable[..., Any]) -> None:
 def pointing_hit(function: Callable[..., Any]) -> None:
     """``pointing_hit(map, mask)``: does the strongest place of a C×H×W map lie on the mask?"""
     rng = np.random.default_rng()
-    cases = {"": _spike(rng, 3.0), "Both signs matter: take the square": _spike(rng, -3.0)}
-    cases["Rows come first: the place is (y, x)"] = _spike(rng, 3.0, y=1, x=5)
-    for hint, (maps, (y, x)) in cases.items():
-        for on_object in (True, False):
-            mask = np.full(maps.shape[1:], not on_object)
-            mask[y, x] = on_object
-            answer = np.asarray(call(function, maps, mask))
-            if answer.shape != () or answer not in (True, False):
-                raise Wrong("Return True or False, for the one strongest place of the map")
-            if bool(answer) is not on_object:
-                truth = "lies on the object" if on_object else "does not lie on the object"
-                raise Wrong(f"The strongest place {truth}, you say otherwise. {hint}".strip())
+    for place, hint in {(4, 2): "", (1, 5): "Rows come first: the place is (y, x)"}.items():
+        for maps, advice in peaks(rng, (6, 8), place, (3, 6)):
+            for on_object in (True, False):
+                mask = np.full((6, 8), not on_object)
+                mask[place] = on_object
+                found = call(function, maps, mask)
+                if truth(found, "for the one strongest place of the map") is not on_object:
+                    lies = "lies on the object" if on_object else "does not lie on the object"
+                    raise Wrong(
+                        f"The strongest place {lies}, you say otherwise. {advice or hint}".strip()
+                    )
     right("the strongest place decides")
 
 
-def _spike(
-    rng: np.random.Generator, height: float, y: int = 4, x: int = 2
-) -> tuple[np.ndarray, tuple[int, int]]:
-    maps = rng.uniform(0, 1, size=(3, 6, 8))
-    maps[:, y, x] = height
-    return maps, (y, x)
+PEAKS = {
+    "": (3, 3, 3, 1, 1, 1),
+    "Both signs matter: take the square": (-3, -3, -3, 1, 1, 1),
+    "Add the energy up over all channels": (3, 3, 3, 4.5, 0, 0),
+    "Square each channel, and add up after that": (5, 0, 0, 2.6, 2.6, 2.6),
+}
+"""Three channels at the place with the largest energy, and at a rival that a mistake prefers."""
+
+
+def peaks(
+    rng: np.random.Generator, shape: tuple[int, int], place: tuple[int, int], rival: tuple[int, int]
+) -> Iterator[tuple[np.ndarray, str]]:
+    """Maps with the largest energy at `place`, each with the advice for who takes the rival."""
+    for advice, values in PEAKS.items():
+        maps = rng.uniform(0, 1, size=(3, *shape))
+        maps[:, *place], maps[:, *rival] = values[:3], values[3:]
+        yield maps, advice
 
 
 def mean_of_defined(function: Callable[..., Any]) -> None:
@@ -75,9 +85,10 @@ def mean_of_defined(function: Callable[..., Any]) -> None:
     values = rng.uniform(0.2, 0.9, size=20)
     values[[3, 8, 13]] = np.nan
     result = call(function, values)
-    if not isinstance(result, tuple) or len(result) != 2:
-        raise Wrong("Return two numbers: the mean, and how many values are undefined")
-    mean, undefined = result
+    try:
+        mean, undefined = result
+    except (TypeError, ValueError):
+        raise Wrong("Return two numbers: the mean, and how many values are undefined") from None
     filled = np.nan_to_num(values)
     same(
         mean,

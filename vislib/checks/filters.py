@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ def filter_tiles(function: Callable[..., Any]) -> None:
     for k in (3, 7):
         weights = torch.randn(5, 3, k, k) * torch.tensor([0.1, 1, 3, 0.5, 2]).view(-1, 1, 1, 1)
         weights[2] = weights[2].abs()  # a filter without negative weights
+        weights[0, 0, 0, 0] = -2 * weights[0].abs().max()  # one whose strongest is negative
         expected = filter_pictures(weights)
         low = weights.amin(dim=(1, 2, 3), keepdim=True)
         high = weights.amax(dim=(1, 2, 3), keepdim=True)
@@ -91,6 +93,7 @@ def best_places(function: Callable[..., Any]) -> None:
     for n, height, width in [(7, 4, 6), (8, 6, 3)]:
         maps = torch.randn(n, height, width)
         maps[5] += 5.0  # one picture holds all of the largest values
+        maps[3] -= 9.0  # and one those with the largest absolute values
         k = 4
         value, index = maps.flatten(1).max(dim=1)
         order = value.argsort(descending=True)
@@ -122,7 +125,7 @@ def best_places(function: Callable[..., Any]) -> None:
                 [order[:k], index[order[:k]], index[order[:k]]], dim=1
             ),
         }
-        found = [list(map(int, one)) for one in _triples(call(function, maps, k))]
+        found = _triples(call(function, maps, k))
         same(found, expected, what="the list of places", mistakes=mistakes)
     right("The strongest place of each picture, and the strongest pictures first.")
 
@@ -141,8 +144,7 @@ def _triples(found: Any) -> list[Any]:
 def crop(function: Callable[..., Any]) -> None:
     """The window of a unit: ``function(image, row, column, size, jump, start)`` → 3×size×size."""
     image = torch.rand(3, 20, 24)
-    size, jump, start = 9, 4, -3
-    field = ReceptiveField((size, size), (jump, jump), (start, start))
+    fields = [(9, 4, -3), (15, 3, -1)]  # the second hangs over much more on the right
 
     def cut(field: ReceptiveField, place: tuple[int, int], fill: float = 0.5) -> Tensor:
         # both fillings are as wide as any window can hang over
@@ -150,7 +152,9 @@ def crop(function: Callable[..., Any]) -> None:
         top, bottom, left, right = (edge + 40 for edge in field.box(*place))
         return padded[:, top:bottom, left:right]
 
-    for place in [(2, 3), (0, 0), (4, 5), (0, 5)]:
+    places = [(2, 3), (0, 0), (4, 5), (0, 5)]
+    for (size, jump, start), place in itertools.product(fields, places):
+        field = ReceptiveField((size, size), (jump, jump), (start, start))
         top, bottom, left, right_ = field.box(*place, (20, 24))
         inside = image[:, top:bottom, left:right_]
         late = torch.full((3, size, size), 0.5)

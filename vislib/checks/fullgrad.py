@@ -111,6 +111,8 @@ def psi(function: Callable[..., Any]) -> None:
             "Upsample the maps to `size`": _psi(part, (h, w)),
         }
         same(found, _psi(part, size), what="the picture", mistakes=mistakes)
+    flat = call(function, torch.ones(1, 2, 2, 3), (4, 6))
+    same(flat, torch.zeros(1, 1, 4, 6), what="the picture of constant maps")
     right("Absolute, rescaled, upsampled, added up.")
 
 
@@ -138,22 +140,24 @@ def _psi(
 
 def spread(function: Callable[..., Any]) -> None:
     """A signed picture with the sum of its part: ``function(part, size)``, N×K×h×w to N×1×H×W."""
-    for n, k, h, w, factor in [(2, 5, 4, 6, 4), (1, 3, 5, 4, 2)]:
-        part, size = torch.randn(n, k, h, w) + 0.3, (factor * h, factor * w)
+    for n, k, h, w, down, across in [(2, 5, 4, 6, 4, 4), (1, 3, 5, 4, 2, 3)]:
+        part, size = torch.randn(n, k, h, w) + 0.3, (down * h, across * w)
         large = upsample(part, size).sum(dim=1, keepdim=True)
-        expected = large / factor**2
+        expected = large / (down * across)
         mistakes = {
             "Each value is now spread over many pixels: divide by how many": large,
-            "A place became factor × factor pixels, not factor": large / factor,
+            "A place grew in both directions: divide by H/h and by W/w": large / down,
+            "The two directions may grow by different factors": large / down**2,
+            "The two directions may grow by different factors, H/h and W/w": large / across**2,
             "No absolute values: parts of both signs have to cancel": (
-                upsample(part.abs(), size).sum(dim=1, keepdim=True) / factor**2
+                upsample(part.abs(), size).sum(dim=1, keepdim=True) / (down * across)
             ),
             "Divide by the pixels of one place, not of the whole picture": (
                 large / (size[0] * size[1])
             ),
-            "Multiply by the ratio of the sizes the other way round": large * factor**2,
+            "Multiply by the ratio of the sizes the other way round": large * down * across,
             "Add the maps up, do not average them": expected / k,
-            "The maps are still apart: add up over k": upsample(part, size) / factor**2,
+            "The maps are still apart: add up over k": upsample(part, size) / down / across,
             "Keep the axis of the maps: the result is N×1×H×W": expected[:, 0],
         }
         found = call(function, part, size)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vislib import scratch
-from vislib.checks import Wrong, call, right, same
+from vislib.checks import Wrong, call, numbers, right, same
 
 
 def descend(function: Callable[..., Any]) -> None:
@@ -25,17 +25,16 @@ def descend(function: Callable[..., Any]) -> None:
         want = scratch.gradient_descent(gradient, start, rate, steps)
         found = call(function, gradient, start, rate, steps)
         try:
-            path = np.asarray(found, dtype=float)
+            path = numbers(found)
         except (TypeError, ValueError):
             raise Wrong("the path should be a list of points of the same length") from None
-        last, every = path[-1] if path.ndim else path, np.repeat(want[-1:], len(want), axis=0)
         if path.shape == want[-1].shape and np.allclose(path, want[-1]):
             raise Wrong("you return the last point only: return the whole path, start first")
         if path.shape == want[1:].shape and np.allclose(path, want[1:]):
             raise Wrong("the start is missing: the path has steps + 1 points, start first")
         if path.shape == want[:-1].shape and np.allclose(path, want[:-1]):
             raise Wrong("one step is missing: the path has steps + 1 points, start first")
-        if path.shape == want.shape and np.allclose(path, last) and not np.allclose(want, every):
+        if path.shape == want.shape and np.allclose(path, path[-1]):
             raise Wrong("all points of your path are the same array: v = v − … makes a new one")
         same(
             path,
@@ -55,7 +54,6 @@ def descend(function: Callable[..., Any]) -> None:
                     )
                 ),
             },
-            tolerance=1e-6,
         )
     right("goes downhill, and keeps the path")
 
@@ -95,6 +93,7 @@ def logit_gradient(function: Callable[..., Any]) -> None:
     rng = np.random.default_rng()
     for n, classes in ((6, 6), (5, 3), (1, 4)):
         z, labels = rng.normal(0, 2, (n, classes)), rng.integers(0, classes, n)
+        labels[0] = z[0].argmin()  # one far from right, so that the gradient is not tiny
         p, one_hot = scratch.softmax(z), np.eye(classes)[labels]
         across = scratch.softmax(z.T).T
         mistakes = {
@@ -116,12 +115,13 @@ def logit_gradient(function: Callable[..., Any]) -> None:
                 p - one_hot
             ) / (n * classes)
         found = call(function, z, labels)
-        same(found, (p - one_hot) / n, what="the gradient", mistakes=mistakes, tolerance=1e-6)
+        same(found, (p - one_hot) / n, what="the gradient", mistakes=mistakes)
     steep = np.array([[1000.0, 0.0, -1000.0]])
     with np.errstate(all="ignore"):
-        found = np.asarray(call(function, steep, np.array([1])), dtype=float)
-    if not np.isfinite(found).all():
+        found = call(function, steep, np.array([1]))
+    if not np.isfinite(numbers(found)).all():
         raise Wrong("with logits of 1000 yours overflows: take away the largest logit first")
+    same(found, [[1, -1, 0]], what="the gradient for logits of 1000, 0 and -1000")
     right("softmax minus one-hot, averaged")
 
 
@@ -131,12 +131,14 @@ def early_stopping(function: Callable[..., Any]) -> None:
     for patience in (3, 5, 8):
         ahead = int(rng.integers(6, 12))
         falling = np.linspace(1, 0.5, ahead) + rng.uniform(0, 0.001, ahead)
-        bump = falling[-1] + rng.uniform(0.01, 0.1, patience - 1)
+        bump = falling[-1] + rng.uniform(0.01, 0.1, patience - 1)  # no reason to stop yet
         better = falling[-1] - 0.1 + rng.uniform(-0.01, 0.01, 1)
-        rise = better + rng.uniform(0.05, 0.3, patience + 4)
-        second = np.array([better[0] - 0.2])
-        losses = np.concatenate([falling, bump, better, rise, second, second + 1])
-        best = ahead + patience - 1
+        rise = better + rng.uniform(0.05, 0.3, patience)
+        parts = [falling, bump, better, bump - 0.1, better - 0.05, rise]
+        # what comes after the stop, one step too late and much too late
+        parts += [better - 0.1, rise, rise, better - 0.2, rise]
+        losses = np.concatenate(parts)
+        best = ahead + 2 * patience - 1
         found = call(function, losses, patience)
         if isinstance(found, tuple | list) or np.ndim(found):
             raise Wrong("return one number: the step with the lowest validation loss so far")
@@ -145,8 +147,13 @@ def early_stopping(function: Callable[..., Any]) -> None:
             best,
             what=f"the best step with patience {patience}",
             mistakes={
-                "You stop at the first rise: wait for `patience` steps without a new best.": (
-                    ahead - 1
+                "You stop too early, as at the first rise: wait for `patience` steps in a row "
+                "without a new best.": ahead - 1,
+                "Only bad steps in a row count: a new best sets the count back to 0.": (
+                    ahead + patience - 1
+                ),
+                "You stop one step too late: after `patience` bad steps, not after one more.": (
+                    best + patience + 1
                 ),
                 "That is where you stop; return the best step before it.": best + patience,
                 "That is one step after the best; return the best step itself.": best + 1,

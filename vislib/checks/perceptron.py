@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vislib import scratch
-from vislib.checks import Wrong, call, right, same
+from vislib.checks import Wrong, call, numbers, right, same
 
 CORNERS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
 
@@ -16,8 +16,8 @@ CORNERS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
 def a_but_not_b(function: Callable[..., Any]) -> None:
     """``function() → [w1, w2], b``: a perceptron that says 1 for a = 1, b = 0 only."""
     try:
-        w, b = call(function)
-        w, b = np.asarray(w, dtype=float), float(b)
+        w, b = map(numbers, call(function))
+        b = b.reshape(())
     except (TypeError, ValueError):
         raise Wrong("return two weights and one bias, all numbers: return [w1, w2], b") from None
     if w.shape != (2,):
@@ -46,17 +46,21 @@ def half_adder(function: Callable[..., Any]) -> None:
     """``function(a, b, nand) → (sum bit, carry bit)``, made of `nand` alone."""
     rng = np.random.default_rng()
     a, b = np.concatenate([CORNERS, rng.integers(0, 2, (12, 2))]).T
-    gates = []
+    made = []
 
     def nand(p: Any, q: Any) -> Any:
-        gates.append(1)
-        return scratch.nand(p, q)
+        made.append(scratch.nand(p, q))
+        return made[-1]
 
     found = call(function, a, b, nand)
-    if not isinstance(found, tuple | list | np.ndarray) or len(found) != 2:
+    try:
+        bits = [np.broadcast_to(numbers(bit), a.shape) for bit in found]
+    except (TypeError, ValueError):
+        bits = []
+    if len(bits) != 2:
         raise Wrong("half_adder should return two bits: the sum, and the carry")
     same(
-        np.stack([np.broadcast_to(bit, a.shape) for bit in found]),
+        np.stack(bits),
         np.stack([a ^ b, a & b]),
         what="(sum, carry)",
         mistakes={
@@ -68,9 +72,9 @@ def half_adder(function: Callable[..., Any]) -> None:
             "The sum bit is upside down.": np.stack([1 - (a ^ b), a & b]),
         },
     )
-    if not gates:
-        raise Wrong("the bits are right, but not made of NANDs: your function never calls nand")
-    right(f"adds two bits with {len(gates)} NANDs")
+    if not all(any(np.array_equal(bit, one) for one in made) for bit in bits):
+        raise Wrong("the bits are right, but not both come out of nand: use nothing else")
+    right(f"adds two bits with {len(made)} NANDs")
 
 
 def chain_slope(function: Callable[..., Any]) -> None:
@@ -78,6 +82,7 @@ def chain_slope(function: Callable[..., Any]) -> None:
     rng = np.random.default_rng()
     for length in (1, 2, 6):
         weights = rng.uniform(0.5, 2, length) * rng.choice([-1, 1], length)
+        weights[0] = -abs(weights[0])  # so that the chain of one falls
         x = float(rng.uniform(-2, 2))
         inputs, zs, a = [], [], np.asarray(x)
         for w in weights:
@@ -107,7 +112,6 @@ def chain_slope(function: Callable[..., Any]) -> None:
                 "Only the last link is in it.": weights[-1] * slopes[-1],
                 "Your chain runs backwards: weights[0] belongs to the input x.": turned,
             },
-            tolerance=1e-6,
         )
     right("multiplies w · σ'(z) over the chain")
 
@@ -150,8 +154,8 @@ def forward(function: Callable[..., Any]) -> None:
         }
         if square:
             mistakes["w[j, k] leads from input k to output j: use x @ w.T."] = wrong(turn=True)
-        found = call(function, x, [w.copy() for w in weights], [b.copy() for b in biases])
-        if isinstance(found, list | tuple):
+        found = call(function, x, weights, biases)
+        if isinstance(found, list | tuple) and len(found) != len(x):
             raise Wrong("return the last layer's activations only, one array")
-        same(found, activations[-1], what="the output", mistakes=mistakes, tolerance=1e-6)
+        same(found, activations[-1], what="the output", mistakes=mistakes)
     right("a forward pass through any number of layers")

@@ -55,7 +55,7 @@ def along(function: Callable[..., Any]) -> None:
 
         order = torch.randperm(n, generator=generator)
         if seed == 0:
-            order = torch.tensor([2, 0, 3, 1])  # its own places differ from its players'
+            order = torch.tensor([1, 2, 3, 0])  # differs from its places, also in reverse
         place = order.argsort()
         v = value(place < torch.arange(n + 1)[:, None])
         added = v.diff()

@@ -16,6 +16,7 @@ STEPS = 12  # in so many, a pixel that has left the range comes back again
 
 def climb(function: Callable[..., Any]) -> None:
     """The loop of ascent: ``function(score, x, steps, lr, momentum)``."""
+    lr, momentum = 0.06, 0.85  # not those of the text: they have to be used
     generator = torch.Generator().manual_seed(int(np.random.default_rng().integers(2**31)))
     w = torch.randn(1, 3, 5, 4, generator=generator)
     # Pixels as large as this leave the range, and the curvature makes each step's gradient new.
@@ -25,38 +26,40 @@ def climb(function: Callable[..., Any]) -> None:
         return (w * image).sum() - 2 * image.square().sum()
 
     def path(
-        steps: int, *, sign: int = 1, keep: float = 0.9, clip: bool = True, end: bool = False
+        steps: int,
+        *,
+        lr: float = lr,
+        keep: float = momentum,
+        fresh: float = 1,
+        clip: bool = True,
+        end: bool = False,
     ) -> Tensor:
         v, now = torch.zeros_like(x), x.clone()
         for _ in range(steps):
-            v = keep * v + sign * (w - 4 * now)
-            now = now + 0.05 * v
+            v = keep * v + fresh * (w - 4 * now)
+            now = now + lr * v
             now = now.clamp(0, 1) if clip else now
         return now.clamp(0, 1) if end else now
 
-    def averaged(steps: int) -> Tensor:
-        v, now = torch.zeros_like(x), x.clone()
-        for _ in range(steps):
-            v = 0.9 * v + 0.1 * (w - 4 * now)
-            now = (now + 0.05 * v).clamp(0, 1)
-        return now
-
     mistakes = {
-        "The score falls: this is descent, add the gradient": path(STEPS, sign=-1),
+        "The score falls: this is descent, add the gradient": path(STEPS, fresh=-1),
         "Each step uses the gradient alone: v = momentum · v + gradient": path(STEPS, keep=0),
         "v is never made smaller: multiply the old v by momentum": path(STEPS, keep=1.0),
-        "The new gradient goes into v whole, without the factor 1 − momentum": averaged(STEPS),
+        "The new gradient goes into v whole, without the factor 1 − momentum": path(
+            STEPS, fresh=1 - momentum
+        ),
+        "Use the momentum that is given, not always 0.9": path(STEPS, keep=0.9),
+        "Use the lr that is given, not always 0.05": path(STEPS, lr=0.05),
+        "Use the lr and the momentum that are given, not the numbers of the text": path(
+            STEPS, lr=0.05, keep=0.9
+        ),
         "Pixels leave [0, 1]: clip after each step": path(STEPS, clip=False),
         "Clip after each step, not only at the end": path(STEPS, clip=False, end=True),
         "That is one step too few": path(STEPS - 1),
         "That is one step too many": path(STEPS + 1),
     }
-    found = call(function, score, x, STEPS, 0.05, 0.9)
-    if getattr(found, "requires_grad", False):
-        found = found.detach()
-    same(
-        found, path(STEPS), what=f"the image after {STEPS} steps", mistakes=mistakes, tolerance=1e-4
-    )
+    found, what = call(function, score, x, STEPS, lr, momentum), f"the image after {STEPS} steps"
+    same(found, path(STEPS), what=what, mistakes=mistakes, tolerance=1e-4)
     right("It climbs, with momentum, and stays in the range of pixels.")
 
 
