@@ -131,6 +131,20 @@ def test_cam_of_a_net_that_ends_in_a_convolution(untrained, relu, x):
     assert equal.any() != relu  # a ReLU lets no slope through where the map is below -b
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("seed", range(4))
+def test_cam_in_half_precision(dtype, seed, x):
+    """Rounding does not make the net's own head look like another."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        features = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU())
+        model = nn.Sequential(features, nn.Conv2d(16, 10, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    expected = cam(model, x, 3)
+    own = cam(model.to(dtype), x.to(dtype), 3)
+    assert own.dtype == dtype
+    assert (own - expected).abs().max() <= 0.05 * expected.abs().max()
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e-4], ids=["usual weights", "small weights"])
 def test_cam_refuses_another_pooling(scale, x):
     """Also where the logits are so small that a fixed tolerance would let them pass."""

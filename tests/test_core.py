@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vislib import attacks, benchmark, core
+from vislib import attacks, benchmark, core, measures
 from vislib.cam import (
     cam,
     eigen_cam,
@@ -22,6 +22,7 @@ from vislib.cam import (
     grad_cam_pp,
     guided_grad_cam,
     layer_cam,
+    score_cam,
     xgrad_cam,
 )
 from vislib.core import (
@@ -34,6 +35,7 @@ from vislib.core import (
     score,
 )
 from vislib.gradients import deconvnet, gradient, guided_backprop, saliency
+from vislib.occlusion import occlusion
 from vislib.relevance import (
     fullgrad,
     gradient_x_input,
@@ -72,6 +74,12 @@ def two_steps(model: nn.Module, x: Tensor, target: core.Target) -> Tensor:
     return integrated_gradients(model, x, target, baseline=0.5, steps=2)
 
 
+def occlusion_of_quarters(model: nn.Module, x: Tensor, target: core.Target) -> Tensor:
+    """Few squares, which overlap a little where the image is not one of them doubled."""
+    side = (min(x.shape[-2:]) + 1) // 2
+    return occlusion(model, x, target, size=side, stride=side)
+
+
 def two_bim_steps(model: nn.Module, x: Tensor, target: core.Target) -> Tensor:
     """The attacked image itself."""
     return attacks.bim(model, x, target, epsilon=0.03, steps=2)
@@ -98,6 +106,7 @@ METHODS: dict[str, Callable[..., Tensor]] = {
     "lrp": lrp,
     "lrp_box": lrp_box,
     "shapley": shapley_few,
+    "occlusion": occlusion_of_quarters,
     "bim": two_bim_steps,
 }
 LAYERED = ["cam", "grad_cam", "guided_grad_cam"]  # those that take layer=
@@ -207,7 +216,13 @@ def root(model: nn.Module, x: Tensor, target: core.Target) -> None:
         root_point(model, x, target)
 
 
+def deleted(model: nn.Module, x: Tensor, target: core.Target) -> None:
+    measures.deletion(model, x, target, x, steps=2)
+
+
 CALLS = METHODS | {
+    "score_cam": score_cam,
+    "deletion": deleted,
     "explain": explain,
     "last_conv_stage": default_layer,
     "relevance_by_layer": relevance_by_layer,
@@ -310,7 +325,8 @@ def test_every_method_runs_or_says_why_not(untrained, name, method):
     seen = method(model, image, target)
     assert seen.isfinite().all() and seen.abs().sum() > 0
     cams = (cam, grad_cam, grad_cam_pp, xgrad_cam, layer_cam, eigen_cam)
-    channels = 1 if method in (saliency, fullgrad, shapley_few, *cams) else 3
+    one_channel = (saliency, fullgrad, shapley_few, occlusion_of_quarters, *cams)
+    channels = 1 if method in one_channel else 3
     assert seen.shape[:2] == (1, channels)
     assert (seen.shape[2:] == image.shape[2:]) == (method not in cams)
 

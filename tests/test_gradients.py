@@ -316,6 +316,10 @@ DERIVATIVES: dict[str, tuple[nn.Module, Callable[[Tensor], Tensor]]] = {
         nn.Hardswish(),
         lambda z: torch.where(z.abs() < 3, (2 * z + 3) / 6, (z >= 3).double()),
     ),
+    "hardsigmoid": (  # PyTorch has its 1/6 in single precision
+        nn.Hardsigmoid(),
+        lambda z: (z.abs() < 3) * torch.tensor(1 / 6).double(),
+    ),
     "sigmoid": (nn.Sigmoid(), lambda z: sigma(z) * (1 - sigma(z))),
     "tanh": (nn.Tanh(), lambda z: 1 - ((z.exp() - (-z).exp()) / (z.exp() + (-z).exp())) ** 2),
 }

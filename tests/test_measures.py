@@ -190,6 +190,9 @@ def test_the_model_stays_as_it_was(model, x):
         ({"steps": 0}, "at least 1, got 0 and 64"),
         ({"fill": "snow"}, "no filling 'snow'"),
         ({"target": 99}, "target 99 does not exist"),
+        ({"target": [1, 2, 3]}, r"2 images need one target or 2, got shape \(3,\)"),
+        ({"target": 1.0}, "must be a class index or 2 of them, got 1.0"),
+        ({"target": "zebra"}, "must be a class index or 2 of them, got 'zebra'"),
         ({"x": torch.ones(3, 48, 48)}, "N×C×H×W"),
     ],
 )

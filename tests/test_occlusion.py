@@ -145,6 +145,25 @@ class Unusual(nn.Module):
             a = a + torch.arange(float(a.shape[-1]))
         elif self.kind == "cat of rows":
             a = torch.cat([a, self.b(a)], dim=2)
+        elif self.kind == "sum as an aside":
+            b = self.b(a)
+            a.add_(b)  # b is seen through a larger window than a
+        elif self.kind == "columns in place":
+            a = a.relu()
+            a += torch.arange(float(a.shape[-1]))
+        elif self.kind == "clamp as an aside":
+            a.clamp_(min=0)
+        elif self.kind == "a channel overwritten":
+            a[:, 1] = 0.5
+        elif self.kind == "a view overwritten":
+            a[:, :2].mul_(-1)
+        elif self.kind == "data":
+            a = self.b(a.data)
+        elif self.kind == "out":
+            with torch.no_grad():  # which this form asks for
+                torch.mul(a, 2.0, out=a)
+        elif self.kind == "by numpy":
+            a = torch.from_numpy(self.b(a).detach().numpy())
         return self.head(a.relu().mean(dim=(2, 3)))
 
 
@@ -152,7 +171,8 @@ class Unusual(nn.Module):
     "kind",
     [
         "sum in place", "relu as an aside", "before and after", "gate", "reads the shape", "slices",
-        "columns", "cat of rows",
+        "columns", "cat of rows", "sum as an aside", "columns in place", "clamp as an aside",
+        "a channel overwritten", "a view overwritten", "data", "out", "by numpy",
     ],
 )  # fmt: skip
 def test_crops_through_unusual_nets(kind):
@@ -162,6 +182,22 @@ def test_crops_through_unusual_nets(kind):
     image = torch.rand(1, 3, 30, 34, generator=generator)
     crops = torch.rand(3, 3, 5, 5, generator=generator)
     agree(model, image, crops, [0, 25, 10], [0, 29, 15])
+
+
+def test_a_compiled_net_gets_full_images(untrained):
+    """PyTorch does not offer what happens inside it."""
+    model, image = untrained("resnet18"), torch.rand(1, 3, 64, 64)
+    compiled = torch.jit.trace(model, image)
+    crops = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    agree(compiled, image, crops, [0, 48, 20], [0, 48, 9])
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "efficientnet_b0"])
+def test_ordinary_nets_do_not_get_full_images(name, untrained):
+    with Regions() as regions, torch.no_grad():
+        regions.keep(untrained(name), torch.rand(1, 3, 64, 64))
+        crop = torch.rand(1, 3, 8, 8)
+        assert regions.start(crop, [0], [0]) is crop
 
 
 def test_crops_are_cheaper_than_full_images():
@@ -280,3 +316,15 @@ def test_what_cannot_be_is_said(x, net):
         slide(net, x * torch.nan)
     with pytest.raises(ValueError, match=r"no layer '0\.9'"):
         slide(net, x, layer="0.9")
+
+
+def test_a_wrong_class_is_said_before_the_long_run(x, net):
+    images = 0
+
+    def count(module: nn.Module, args: tuple[Tensor]) -> None:
+        nonlocal images
+        images += len(args[0])
+
+    with net.register_forward_pre_hook(count), pytest.raises(ValueError, match="target 10 does"):
+        occlusion(net, x, [3, 10])
+    assert images == 1

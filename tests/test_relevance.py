@@ -8,6 +8,7 @@ import copy
 import functools
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import captum.attr
 import numpy as np
@@ -284,7 +285,9 @@ def test_no_root_point(small_x):
 # ------------------------------------------------------------ FullGrad
 
 
-@pytest.mark.parametrize("net", [*NETS, "mobilenet_v2", "inception_v3", "efficientnet_b0"])
+@pytest.mark.parametrize(
+    "net", [*NETS, "mobilenet_v2", "mobilenet_v3_small", "inception_v3", "efficientnet_b0"]
+)
 def test_fullgrad_is_complete(double, x, net):
     model, x = double(net), for_net(net, x)
     parts = fullgrad_parts(model, x, lambda logits: logits.argmax(1))
@@ -988,8 +991,29 @@ def test_attention_and_batch_statistics_are_refused(small_x):
 @pytest.mark.parametrize("net", ["convnext_tiny", "mobilenet_v3_small"])
 def test_torchvision_nets_that_lrp_cannot_explain(untrained, net):
     image = torch.rand(1, 3, 64, 64)
-    with pytest.raises(ValueError, match=r"LRP has no rule for .*(layer_norm|hardsigmoid)"):
+    with pytest.raises(ValueError, match=r"LRP has no rule for .*(layer_norm|a gate)"):
         lrp(untrained(net), image, 1)
+
+
+class OwnSwish(torch.autograd.Function):
+    """As some programs of EfficientNet have it, to save memory."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor) -> Tensor:
+        ctx.save_for_backward(z)
+        return z * z.sigmoid()
+
+    @staticmethod
+    def backward(ctx: Any, signal: Tensor) -> Tensor:
+        (z,) = ctx.saved_tensors
+        return signal * z.sigmoid() * (1 + z * (1 - z.sigmoid()))
+
+
+@pytest.mark.parametrize("method", [lrp, fullgrad])
+def test_functions_of_the_nets_own_are_refused(method, small_x):
+    """No mode sees them: their own derivative would silently stand in place of a rule."""
+    with pytest.raises(ValueError, match=r"no rule for OwnSwish, which this model calls"):
+        method(Mixed(OwnSwish.apply), small_x, 1)
 
 
 def test_composites_by_name_rule_or_themselves():

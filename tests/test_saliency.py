@@ -289,8 +289,8 @@ def test_never_more_images_at_once_than_allowed(small, dots, method):
 def test_wrong_arguments_are_named(small, dots, method):
     with pytest.raises(ValueError, match=r"2 images need one target or 2, got shape \(3,\)"):
         method(small, dots, [0, 1, 2])
-    with pytest.raises(ValueError, match="target must be a class index"):
-        method(small, dots, "zebra")
+    with pytest.raises(ValueError, match="target must be a class index or 2 of them, got 'zebra'"):
+        method(small, dots, "zebra", batch=3)  # of the images, not of the copies in a batch
     with pytest.raises(ValueError, match="batch must be a whole number of at least 1, got 0"):
         method(small, dots, 0, batch=0)
     count = {smoothgrad: "n", integrated_gradients: "steps"}[method]

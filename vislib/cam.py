@@ -70,6 +70,7 @@ def _head(model: nn.Module, maps: Tensor, logits: Tensor) -> Tensor | None:
         return None
     pools = (maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3)))
     shape = (logits.shape[1], maps.shape[1])
+    rounding = max(1e-3, 8 * torch.finfo(maps.dtype).eps)  # the second in half precision
     layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     for head in layers:
         weight = head.weight.flatten(1)
@@ -79,7 +80,7 @@ def _head(model: nn.Module, maps: Tensor, logits: Tensor) -> Tensor | None:
         ends = [F.linear(pooled, weight, head.bias) for pooled in pools]
         ends.append(F.relu(at_places).mean(dim=(2, 3)))
         evidence = F.linear(pools[0], weight)  # b would hide an error in small weights
-        if any((end - logits).abs().max() <= 1e-3 * evidence.abs().max() for end in ends):
+        if any((end - logits).abs().max() <= rounding * evidence.abs().max() for end in ends):
             return weight
     return None
 

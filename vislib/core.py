@@ -51,6 +51,7 @@ FAMILIES: dict[str, frozenset[str]] = {
             "mish",
             "softplus",
             "hardswish",
+            "hardsigmoid",
             "sigmoid",
             "tanh",
         ]
@@ -208,6 +209,23 @@ def _sources(tensors: Sequence[Tensor]) -> tuple[Operation, ...]:
     return tuple(found)
 
 
+def _own_functions(tensor: Tensor) -> set[str]:
+    """Names of the `torch.autograd.Function` behind a tensor: PyTorch offers these to no mode."""
+    found = set()
+    nodes: list[Any] = [tensor.grad_fn]
+    seen: set[Any] = {None}
+    while nodes:
+        node = nodes.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        nodes += [before for before, _ in node.next_functions]
+        is_own = isinstance(node, torch.autograd.function.BackwardCFunction)
+        if is_own and not isinstance(node, _Answer._backward_cls):  # type: ignore[attr-defined]
+            found.add(type(node).__name__.removesuffix("Backward"))
+    return found
+
+
 class _Answer(torch.autograd.Function):
     """Put an operation into the outer graph, with the backward pass that the rules say."""
 
@@ -312,8 +330,20 @@ def score(logits: Tensor, target: Target) -> Tensor:
     exist.
     """
     n, classes = check_logits(logits).shape
+    chosen = check_target(target, n).to(logits.device)
+    wrong = chosen[(chosen < 0) | (chosen >= classes)]
+    if len(wrong):
+        raise ValueError(
+            f"target {int(wrong[0])} does not exist: "
+            f"the model has {classes} classes, 0 to {classes - 1}"
+        )
+    return logits.gather(1, chosen[:, None])[:, 0]
+
+
+def check_target(target: Target, n: int) -> Tensor:
+    """The class of each of n images, from one for all or n; else ``ValueError``."""
     try:
-        chosen = torch.as_tensor(target, device=logits.device)
+        chosen = torch.as_tensor(target)
         whole = not chosen.is_floating_point() and chosen.dtype != torch.bool
     except (TypeError, ValueError, RuntimeError):  # None, a class name, a ragged list
         whole = False
@@ -322,13 +352,7 @@ def score(logits: Tensor, target: Target) -> Tensor:
     chosen = chosen.expand(n) if chosen.ndim == 0 else chosen
     if chosen.shape != (n,):
         raise ValueError(f"{n} images need one target or {n}, got shape {tuple(chosen.shape)}")
-    wrong = chosen[(chosen < 0) | (chosen >= classes)]
-    if len(wrong):
-        raise ValueError(
-            f"target {int(wrong[0])} does not exist: "
-            f"the model has {classes} classes, 0 to {classes - 1}"
-        )
-    return logits.gather(1, chosen.long()[:, None])[:, 0]
+    return chosen.long()
 
 
 def check_images(x: Tensor) -> Tensor:
@@ -397,8 +421,13 @@ class ForwardPass:
 
     @property
     def others(self) -> frozenset[str]:
-        """Names of the differentiable operations that are of none of the families."""
-        return frozenset(self._rules.others) if self._rules is not None else frozenset()
+        """Names of the differentiable operations that are of none of the families.
+
+        Those that a model brings itself, as `torch.autograd.Function`, are among them.
+        """
+        if self._rules is None:
+            return frozenset()
+        return frozenset(self._rules.others | _own_functions(self.y))
 
 
 @contextmanager

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vislib.core import Target, check_images, check_logits, frozen, score
+from vislib.core import Target, check_images, check_logits, check_target, frozen, score
 from vislib.occlusion import filling
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def _curve(
     shares = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     pixels = start[0, 0].numel()
     changed = (shares * pixels).round()  # how many pixels after each step
-    classes = torch.as_tensor(target).expand(len(start))
+    classes = check_target(target, len(start))
     scores = []
     with frozen(model), torch.no_grad():
         for one_map, before, after, chosen in zip(maps, start, end, classes, strict=True):

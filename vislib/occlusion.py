@@ -18,7 +18,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vislib.core import Layer, Target, check_images, check_logits, frozen, record, score
+from vislib.core import (
+    Layer,
+    Target,
+    check_images,
+    check_logits,
+    check_target,
+    frozen,
+    record,
+    score,
+)
 from vislib.regions import Regions
 
 _FLOATS = 2**24  # in the largest map of a batch: 64 MB, of which a few are alive at a time
@@ -74,7 +83,7 @@ def slide(
 
     Zeiler & Fergus 2013, "Visualizing and Understanding Convolutional Networks".
     """
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     check_images(x)
     if not 1 <= size <= min(x.shape[-2:]):
@@ -153,10 +162,13 @@ def occlusion(
 
     See `slide` for the arguments.
     """
+    chosen = check_target(target, len(check_images(x)))
+    with frozen(model), torch.no_grad():  # a class that does not exist is said before the long run
+        score(check_logits(model(x[:1].clone())).expand(len(x), -1), chosen)
     found = slide(model, x, size=size, stride=stride, fill=fill)
     n, r, c, classes = found.logits.shape
-    chosen = torch.as_tensor(target, device=x.device).expand(n).repeat_interleave(r * c)
-    covered = score(found.logits.reshape(-1, classes), chosen).view(n, 1, r, c)
+    each = chosen.repeat_interleave(r * c)
+    covered = score(found.logits.reshape(-1, classes), each).view(n, 1, r, c)
     return spread(score(found.clean, target).view(n, 1, 1, 1) - covered, found, x.shape[-2:])
 
 

@@ -11,7 +11,8 @@ changed part laid in. The numbers are those of the full run, up to the order of 
 
 `Regions` does this below any net, as PyTorch offers it each operation. What it does not know to be
 local (a global pool, a linear layer, a change of shape) gets full maps, and so does all that
-follows.
+follows. Where it cannot follow the maps at all (a compiled net, a part of a map overwritten in
+place), the net gets full images.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ Pair = tuple[int, int]
 _COPIES = FAMILIES["activation"] | {"clone", "detach", "contiguous"}
 _ARITHMETIC = frozenset(["add", "sub", "mul", "div", "truediv"])
 _QUESTIONS = frozenset(["dim", "size", "numel", "__get__"])  # x.shape is Tensor.shape.__get__
+_MAPS = 64  # of the image's size, as in VGG: what we expect of a net that gets full images
 
 
 @dataclass
@@ -80,6 +82,7 @@ class Regions(TorchFunctionMode):
         self._kept: list[Tensor] = []  # the clean image's map after each local operation
         self._padded: dict[int, Tensor] = {}
         self._keeping = False
+        self._whole = False  # whether the net gets full images
         self._forget()
 
     def _forget(self) -> None:
@@ -91,11 +94,16 @@ class Regions(TorchFunctionMode):
     def keep(self, model: nn.Module, image: Tensor) -> Tensor:
         """Run the model on the clean image, 1×C×H×W, keep its maps, and give its output."""
         self._image, self._kept, self._padded = image, [], {}
-        self._keeping = True
+        self._keeping, self._whole = True, False
         try:
-            return model(self.start(image.clone(), [0], [0]))
+            output = model(self.start(image.clone(), [0], [0]))
         finally:
             self._keeping = False
+        if id(output) not in self._parts and id(output) not in self._global:
+            self._whole = True  # on its way from the image are operations that were not offered
+        if self._whole:
+            self.largest = max(self.largest, _MAPS * image[0, 0].numel())
+        return output
 
     def start(self, crops: Tensor, rows: Sequence[int], columns: Sequence[int]) -> Tensor:
         """The crops, B×C×h×w, as the model's next input: the changed part of each copy.
@@ -103,7 +111,8 @@ class Regions(TorchFunctionMode):
         Each must lie within the image: it covers the rows from ``rows[b]`` on, and the columns.
         """
         self._forget()
-        return self._follow(crops, Part(self._image, list(rows), list(columns)))
+        part = Part(self._image, list(rows), list(columns))
+        return part.full(crops) if self._whole else self._follow(crops, part)
 
     def full(self, output: Tensor) -> Tensor:
         """The full maps, B×C×H×W, behind a layer's output. Call it when the block has ended."""
@@ -128,10 +137,17 @@ class Regions(TorchFunctionMode):
         parts = [self._parts[id(t)] for t in followed]
         if name in _QUESTIONS and followed:  # about the full maps' shape: no need to make them
             shape = (len(followed[0]), *parts[0].clean.shape[1:])
-            return func(followed[0].new_empty(1).expand(shape), *args[1:], **kwargs)
+            answer = func(followed[0].new_empty(1).expand(shape), *args[1:], **kwargs)
+            if not isinstance(answer, Tensor):  # as x.data is
+                return answer
         window = _window(name, args, kwargs) if name in _ARGUMENTS and not spread else None
         others = [t for t in tensors if id(t) not in self._parts]
-        if window is None and (spread or not _pointwise(name, args, kwargs, parts, others)):
+        local = not spread and _pointwise(name, args, kwargs, parts, others)
+        if self._keeping and in_place:
+            changed = tensors[-1] if "out" in kwargs else tensors[0]
+            beyond = id(changed) in self._parts and not local
+            self._whole = self._whole or beyond or self._is_shared(changed)
+        if window is None and not local:
             return self._beyond(func, args, kwargs, followed)
         if self._keeping:
             if in_place:  # what was kept before must stay
@@ -146,10 +162,24 @@ class Regions(TorchFunctionMode):
             joined, rows, columns = _join(followed, parts)
             known = {id(t): crops for t, crops in zip(followed, joined, strict=True)}
             output = func(*_swap(args, known), **_swap(kwargs, known))
+            if in_place and output is not followed[0]:  # whoever holds it must see it change
+                followed[0].data = output
+                output = followed[0]
             part = Part(clean, rows, columns)
         self._step += 1
         self.largest = max(self.largest, output[0].numel())
         return self._follow(output, part)
+
+    def _is_shared(self, tensor: Tensor) -> bool:
+        """Whether crops would miss a change in place: one of two tensors with the same memory is
+        done by crops, where the other is a copy."""
+        memory = tensor.untyped_storage().data_ptr()
+        return any(
+            other is not tensor
+            and (id(tensor) in self._parts or id(other) in self._parts)
+            and other.untyped_storage().data_ptr() == memory
+            for other in self._alive
+        )
 
     def _beyond(
         self, func: Callable[..., Any], args: tuple, kwargs: dict, followed: list[Tensor]
@@ -308,8 +338,10 @@ def _join(followed: list[Tensor], parts: list[Part]) -> tuple[list[Tensor], list
 def _name(func: Callable[..., Any], kwargs: dict) -> tuple[str, bool]:
     """An operation's name without the marks of `add_` and `__iadd__`; is it in place?"""
     name = getattr(func, "__name__", "")
-    if name in _QUESTIONS or name == "__get__":
+    if name in _QUESTIONS:
         return name, False
+    if name in ("__setitem__", "__set__") or kwargs.get("out") is not None:
+        return name, True
     if name.startswith("__i"):
         return name[3:].strip("_"), True
     if name.startswith("__"):

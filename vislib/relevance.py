@@ -70,7 +70,7 @@ def sensitivity(model: nn.Module, x: Tensor, target: Target) -> Tensor:
 def gradient_x_input(model: nn.Module, x: Tensor, target: Target) -> Tensor:
     """``R_i = x_i ∂f/∂x_i``, N×C×H×W, signed. A black pixel (0) gets nothing.
 
-    Shrikumar et al. 2017, "Not Just a Black Box: Learning Important Features Through Propagating
+    Shrikumar et al. 2016, "Not Just a Black Box: Learning Important Features Through Propagating
     Activation Differences".
     """
     slope = gradient(model, x, target)

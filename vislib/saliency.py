@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vislib.core import Target, check_images, check_logits
+from vislib.core import Target, check_images, check_logits, check_target
 from vislib.gradients import gradient
 
 Method = Callable[[nn.Module, Tensor, Target], Tensor]
@@ -111,7 +111,7 @@ def smoothgrad(
     _at_least_one("n", n)
     weights = torch.full((n,), 1 / n, dtype=torch.float64)
     maps = []
-    for image, wanted in zip(x, _one_each(target, len(x)), strict=True):
+    for image, wanted in zip(x, check_target(target, len(x)).tolist(), strict=True):
         sigma = level * (image.max() - image.min())
         noisy = (image + sigma * noise.to(image) for noise in draws(image.shape, n, seed))
         maps.append(_weighted_sum(method, model, noisy, wanted, weights, batch))
@@ -163,7 +163,8 @@ def integrated_gradients(
             "give a number, C×1×1, or whole images"
         ) from None
     maps = []
-    for image, start, wanted in zip(x, origin, _one_each(target, len(x)), strict=True):
+    classes = check_target(target, len(x)).tolist()
+    for image, start, wanted in zip(x, origin, classes, strict=True):
         line = (start + alpha * (image - start) for alpha in alphas.tolist())
         mean = _weighted_sum(gradient, model, line, wanted, weights, batch)
         maps.append((image - start) * mean)
@@ -208,19 +209,6 @@ def _weighted_sum(
         total = total.to(maps) + torch.tensordot(shares, maps, dims=1)
         done += len(some)
     return total
-
-
-def _one_each(target: Target, n: int) -> list[Target]:
-    """The target of each of n images. What is no class index is left for `core.score` to refuse."""
-    try:
-        chosen = torch.as_tensor(target)
-    except (TypeError, ValueError, RuntimeError):
-        return [target] * n
-    if chosen.ndim == 0:
-        return chosen.reshape(1).tolist() * n
-    if chosen.shape != (n,):
-        raise ValueError(f"{n} images need one target or {n}, got shape {tuple(chosen.shape)}")
-    return chosen.tolist()
 
 
 def _at_least_one(name: str, value: int) -> None:
