@@ -528,3 +528,21 @@ def test_all_of_several_parts_is_folded() -> None:
 def test_stored_notebooks_are_valid() -> None:
     for path in notebooks.find():
         nbformat.validate(nbformat.read(path, as_version=4))
+
+
+def test_progress_bars_are_not_stored():
+    bar = "benchmark: 100%|██████████| 12/12 [00:01<00:00,  9.49map set/s]"
+    widget = {notebooks.WIDGET: {"model_id": "1"}}
+    cell = make.new_code_cell(
+        "run()",
+        outputs=[
+            make.new_output("stream", name="stderr", text=bar),
+            make.new_output("display_data", data={"text/plain": bar, **widget}),
+            make.new_output("display_data", data={"text/plain": "VBox()", **widget}),
+            make.new_output("stream", name="stderr", text="a warning"),
+        ],
+    )
+    notebook = make.new_notebook(cells=[cell])
+    notebooks.clean(notebook)
+    kept = [o.get("text") or o["data"]["text/plain"] for o in notebook["cells"][0]["outputs"]]
+    assert kept == ["A widget: run this cell to use it.", "a warning"]

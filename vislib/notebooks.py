@@ -168,7 +168,8 @@ def _where(notebook: Notebook, started: list[int]) -> str:
 def clean(notebook: Notebook) -> None:
     """Take out what differs from machine to machine or run to run and means nothing to a reader.
 
-    Widgets do not live on in a file: their outputs become a line that says so.
+    Widgets do not live on in a file: their outputs become a line that says so, and progress bars
+    go.
     """
     own = notebook["metadata"].get("vislib", {})
     notebook["metadata"] = {**_KERNEL, "vislib": own}
@@ -176,9 +177,19 @@ def clean(notebook: Notebook) -> None:
         for key in ("execution", "ExecuteTime", "collapsed", "scrolled", "trusted"):
             cell["metadata"].pop(key, None)
     for cell in code_cells(notebook):
+        cell["outputs"] = [output for output in cell["outputs"] if not _is_progress(output)]
         for output in cell["outputs"]:
             if WIDGET in output.get("data", {}):
                 output["data"] = {"text/plain": "A widget: run this cell to use it."}
+
+
+def _is_progress(output: dict[str, Any]) -> bool:
+    """Whether it is a bar of tqdm, as a widget or as text."""
+    data = output.get("data", {})
+    text = data.get("text/plain", "") if WIDGET in data else ""
+    if output.get("name") == "stderr":
+        text = output["text"]
+    return re.search(r"%\|.*\| *\d+/\d+ \[", "".join(text)) is not None
 
 
 def code_cells(notebook: Notebook) -> Iterator[Cell]:
