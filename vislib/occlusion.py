@@ -163,8 +163,6 @@ def occlusion(
     See `slide` for the arguments.
     """
     chosen = check_target(target, len(check_images(x)))
-    with frozen(model), torch.no_grad():  # a class that does not exist is said before the long run
-        score(check_logits(model(x[:1].clone())).expand(len(x), -1), chosen)
     found = slide(model, x, size=size, stride=stride, fill=fill)
     n, r, c, classes = found.logits.shape
     each = chosen.repeat_interleave(r * c)
