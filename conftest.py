@@ -17,6 +17,8 @@ if str(OFFLINE) not in sys.path:
         filter(None, (str(OFFLINE), os.environ.get("PYTHONPATH")))
     )
 
-# Before torch is imported. Kernels and browsers that a worker starts inherit it.
-WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
+# Before torch is imported. Kernels and browsers that a worker starts inherit it. The process that
+# starts the workers sets nothing, for they would inherit that too: two threads each on two cores
+# wait for one another more than they compute.
+if (workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT")) is not None:
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))

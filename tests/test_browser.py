@@ -27,7 +27,7 @@ from vislib import notebooks
 from vislib.notebooks import tags
 
 if TYPE_CHECKING:
-    from playwright.sync_api import ConsoleMessage, Locator, Page
+    from playwright.sync_api import Locator, Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(
@@ -153,12 +153,12 @@ def _errors(page: Page) -> list[str]:
     """
     errors: list[str] = []
 
-    def console(line: ConsoleMessage) -> None:
-        if line.type == "error" and not line.text.startswith("Kernel message validation error"):
-            errors.append(line.text)
+    def keep(text: str) -> None:
+        if not text.startswith("Kernel message validation error"):
+            errors.append(text)
 
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", console)
+    page.on("pageerror", lambda error: keep(str(error)))
+    page.on("console", lambda line: keep(line.text) if line.type == "error" else None)
     return errors
 
 

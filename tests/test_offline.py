@@ -1,4 +1,5 @@
-"""The network is blocked wherever tests run code: here, in subprocesses, in notebook kernels."""
+"""What `conftest.py` sets: no network wherever tests run code (here, in subprocesses, in notebook
+kernels), and workers that share the cores."""
 
 import os
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from jupyter_client.manager import start_new_kernel
 
 CONNECT = "import socket; socket.create_connection(('192.0.2.1', 80), timeout=1)"
@@ -83,3 +85,8 @@ def test_a_notebook_alone_is_blocked(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "NetworkBlocked" in done.stdout
+
+
+def test_workers_share_the_cores() -> None:
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    assert workers * torch.get_num_threads() <= max(workers, os.cpu_count() or 1)

@@ -19,6 +19,14 @@ from vislib import show
 WHITE, BLACK = np.ones(3), np.zeros(3)
 
 
+@pytest.fixture(autouse=True)
+def _no_open_figures():
+    """Neither from another file's tests, nor for them."""
+    plt.close("all")
+    yield
+    plt.close("all")
+
+
 def brightness(rgb: np.ndarray) -> np.ndarray:
     return rgb @ [0.299, 0.587, 0.114]
 
@@ -181,7 +189,6 @@ def test_panels_show_every_picture_with_alt_text(monkeypatch):
 def test_a_figure_without_alt_text_is_refused(alt):
     with pytest.raises(ValueError, match="needs alt text"):
         show.panels({"a": SAME["PIL"]}, alt=alt)
-    plt.close("all")
 
 
 def test_panels_cannot_be_called_without_alt_text():
@@ -241,8 +248,7 @@ def shown(monkeypatch):
     """What is displayed is kept instead: pairs of a figure and its alt text."""
     kept: list[tuple[plt.Figure, str]] = []
     monkeypatch.setattr(show, "display", lambda figure, alt: kept.append((figure, alt)))
-    yield kept
-    plt.close("all")
+    return kept
 
 
 LINES = {f"line {k}": (np.arange(1, 41), np.arange(1, 41) ** (k + 1.0)) for k in range(7)}
@@ -391,4 +397,3 @@ def test_they_cannot_be_called_without_alt_text(draw):
     content = {"a": {"b": ([1], [1])}} if draw is show.curves else {"a": np.eye(2)}
     with pytest.raises(ValueError, match="needs alt text"):
         draw(content, alt=" ")
-    plt.close("all")

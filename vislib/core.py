@@ -191,9 +191,8 @@ def _differentiable(result: Any) -> bool:
     return any(isinstance(r, Tensor) and r.requires_grad for r in results)
 
 
-def _sources(tensors: Sequence[Tensor]) -> tuple[Operation, ...]:
-    """The nearest operations of the families on all ways back from the tensors."""
-    found: dict[Operation, None] = {}
+def _behind(tensors: Sequence[Tensor], ends: Callable[[Any], bool]) -> Iterator[Any]:
+    """Each node of the graph behind the tensors, once, and nothing behind a node that `ends`."""
     nodes: list[Any] = [tensor.grad_fn for tensor in tensors]
     seen: set[Any] = {None}
     while nodes:
@@ -201,29 +200,26 @@ def _sources(tensors: Sequence[Tensor]) -> tuple[Operation, ...]:
         if node in seen:
             continue
         seen.add(node)
-        operation = getattr(node, "operation", None)
-        if isinstance(operation, Operation):
-            found[operation] = None
-        else:
+        yield node
+        if not ends(node):
             nodes += [before for before, _ in node.next_functions]
-    return tuple(found)
+
+
+def _sources(tensors: Sequence[Tensor]) -> tuple[Operation, ...]:
+    """The nearest operations of the families on all ways back from the tensors."""
+
+    def known(node: Any) -> bool:
+        return isinstance(getattr(node, "operation", None), Operation)
+
+    return tuple(dict.fromkeys(n.operation for n in _behind(tensors, known) if known(n)))
 
 
 def _own_functions(tensor: Tensor) -> set[str]:
     """Names of the `torch.autograd.Function` behind a tensor: PyTorch offers these to no mode."""
-    found = set()
-    nodes: list[Any] = [tensor.grad_fn]
-    seen: set[Any] = {None}
-    while nodes:
-        node = nodes.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        nodes += [before for before, _ in node.next_functions]
-        is_own = isinstance(node, torch.autograd.function.BackwardCFunction)
-        if is_own and not isinstance(node, _Answer._backward_cls):  # type: ignore[attr-defined]
-            found.add(type(node).__name__.removesuffix("Backward"))
-    return found
+    ours, every = _Answer._backward_cls, torch.autograd.function.BackwardCFunction  # type: ignore[attr-defined]
+    nodes = _behind([tensor], lambda node: False)
+    own = (type(node) for node in nodes if isinstance(node, every) and not isinstance(node, ours))
+    return {kind.__name__.removesuffix("Backward") for kind in own}
 
 
 class _Answer(torch.autograd.Function):
