@@ -16,9 +16,11 @@ from test_benchmark import CATEGORIES, NETS, break_file, small_coco, write_weigh
 from vislib import benchmark, cli, nets
 from vislib.errors import InputError
 
-# The command itself, with the weights of the first argument in place of the shipped ones.
+# The command itself, with the weights of the first argument in place of the shipped ones. A shell
+# that runs the tests in its background would have Ctrl-C ignored.
 PROGRAM = (
-    "import sys; from pathlib import Path; from vislib import cli, nets; "
+    "import signal, sys; from pathlib import Path; from vislib import cli, nets; "
+    "signal.signal(signal.SIGINT, signal.default_int_handler); "
     "nets.WEIGHTS = Path(sys.argv.pop(1)); sys.exit(cli.main())"
 )
 TABLES = ("records.csv", "table.csv", "table.md", "skipped.csv")

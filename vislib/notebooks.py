@@ -94,12 +94,8 @@ def update(path: Path, *, timeout: int = 600) -> int:
     notebook = read(path)
     header(notebook, path.name)
     fold_solutions(notebook, path.name)
-    # A run that stalls does so for good (nbclient, now and then, at a widget): notice it early.
-    for patience, may_stall in ((min(timeout, 150), True), (timeout, False)):
-        start = time.perf_counter()
-        if run(notebook, path, timeout=patience, may_stall=may_stall):
-            break
-        print(f"{path.name}: the run stalled, now again with a fresh kernel", flush=True)
+    start = time.perf_counter()
+    run(notebook, path, timeout=timeout)
     seconds = max(1, round(time.perf_counter() - start))
     seconds = steady(seconds, notebook["metadata"].get("vislib", {}).get("seconds"))
     clean(notebook)
@@ -120,14 +116,24 @@ def steady(seconds: int, before: int | None) -> int:
     return seconds
 
 
-def run(notebook: Notebook, path: Path, *, timeout: int = 600, may_stall: bool = False) -> bool:
+def run(notebook: Notebook, path: Path, *, timeout: int = 600) -> None:
     """Run all cells in place, in a fresh kernel that starts in the folder of `path`.
 
-    False when the run stalled and `may_stall`; otherwise that is an `InputError`, as is a failing
-    cell.
+    A cell that fails, or takes more than `timeout` seconds, is an `InputError`.
     """
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError
+    from nbclient.output_widget import OutputWidget
+
+    class SilentOutput(OutputWidget):
+        """Catches what a widget shows, and tells the kernel nothing of it.
+
+        What nbclient's own sends can swallow the reply that comes on the same socket, and then the
+        run waits for ever (nbclient's issue 312).
+        """
+
+        def sync_state(self) -> None:
+            pass
 
     started: list[int] = []
     inline = "module://matplotlib_inline.backend_inline"
@@ -141,6 +147,7 @@ def run(notebook: Notebook, path: Path, *, timeout: int = 600, may_stall: bool =
         coalesce_streams=True,
         on_cell_start=lambda cell, cell_index: started.append(cell_index),
     )
+    client.widget_registry["@jupyter-widgets/output"]["OutputModel"] = SilentOutput
     for cell in code_cells(notebook):
         cell["outputs"], cell["execution_count"] = [], None
     try:
@@ -149,13 +156,10 @@ def run(notebook: Notebook, path: Path, *, timeout: int = 600, may_stall: bool =
         where = _where(notebook, started)
         raise InputError(f"{where} of {path.name} failed: {error.ename}: {error.evalue}") from error
     except (CellTimeoutError, RuntimeError) as error:  # RuntimeError: the kernel died or hung
-        if may_stall:
-            return False
         raise InputError(
             f"{_where(notebook, started)} of {path.name} did not end within {timeout} s, or its "
             "kernel died. Try it in JupyterLab, or give a longer --timeout"
         ) from error
-    return True
 
 
 def _where(notebook: Notebook, started: list[int]) -> str:
