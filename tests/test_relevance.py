@@ -962,6 +962,10 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
     "clamp": (Mixed(lambda z: z.clamp(min=0)), "no rule for clamp"),
     "square": (Mixed(lambda z: z * z), "no rule for mul of two tensors"),
     "quotient": (Mixed(lambda z: 1 / (1 + z.abs())), "no rule for __rdiv__, abs|__rdiv__"),
+    "mean of the batch": (
+        Mixed(lambda z: z - z.mean()),
+        "this mean makes one number of all images",
+    ),
     "divided by itself": (Mixed(lambda z: z / z.mean()), "no rule for a div by what depends"),
 }
 

@@ -21,7 +21,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -42,6 +41,7 @@ from vislib.errors import InputError, nearest
 from vislib.gradients import deconvnet_rule, guided_rule, saliency
 from vislib.images import to_tensor
 from vislib.occlusion import occlusion
+from vislib.paths import write_whole
 from vislib.relevance import fullgrad, lrp, sensitivity, simple_taylor
 from vislib.saliency import integrated_gradients, smoothgrad
 from vislib.shapley import shapley
@@ -560,9 +560,7 @@ def _read_part(path: Path) -> tuple[list[Record], list[Skipped]]:
 def _write_part(path: Path, records: Sequence[Record], skipped: Sequence[Skipped]) -> None:
     rows = [{**asdict(r), "P": None if math.isnan(r.P) else r.P} for r in records]
     text = json.dumps({"records": rows, "skipped": [asdict(s) for s in skipped]})
-    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)  # atomic: the part is there whole or not at all
+    write_whole(path, text.encode())
 
 
 def map_file(folder: Path, net: str, size: Size, image_id: int, category: str, method: str) -> Path:

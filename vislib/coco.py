@@ -68,8 +68,13 @@ _REQUIRED = {
     "licenses": ("id",),
 }
 _ZIP_DAMAGE = (  # what `zipfile` raises where bits are wrong
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
-    *(EOFError, RuntimeError, ValueError),
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    RuntimeError,
+    ValueError,
 )
 
 

@@ -401,8 +401,13 @@ def _torchvision(name: str, pretrained: bool) -> Classifier:
     try:
         net = models.get_model(name, weights=weights if pretrained else None, **options)
     except (
-        *(OSError, RuntimeError, EOFError, TypeError, ValueError),
-        *(struct.error, pickle.UnpicklingError),
+        OSError,
+        RuntimeError,
+        EOFError,
+        TypeError,
+        ValueError,
+        struct.error,
+        pickle.UnpicklingError,
     ) as error:
         reason = textwrap.shorten(str(error), 200)
         file = weights.url.rsplit("/", 1)[-1]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from vislib.errors import InputError, nearest
-from vislib.paths import DATA
+from vislib.paths import DATA, write_whole
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -74,7 +74,7 @@ def write(notebook: Notebook, path: Path) -> None:
     import nbformat
 
     text = nbformat.writes(notebook, version=4)
-    _replace(path, text if text.endswith("\n") else text + "\n")
+    write_whole(path, (text if text.endswith("\n") else text + "\n").encode())
 
 
 def tags(cell: Cell) -> list[str]:
@@ -298,7 +298,7 @@ def write_table(folder: Path = FOLDER) -> None:
             f"{readme} has no place for the table: add the lines {' and '.join(TABLE)}"
         )
     if new != text:
-        _replace(readme, new)
+        write_whole(readme, new.encode())
     for path in folder.glob("00_*.ipynb"):
         notebook = read(path)
         for cell in notebook["cells"]:
@@ -440,9 +440,3 @@ def _relink(notebook: Notebook, old: Path, new: Path, names: dict[str, str]) -> 
             cell["source"] = re.sub(
                 r"""(\]\(|(?:href|src)=")([^)\s#"]+)((?:#[^)\s"]*)?[)"])""", moved, cell["source"]
             )
-
-
-def _replace(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8", newline="\n")
-    part.replace(path)

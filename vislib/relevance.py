@@ -341,6 +341,12 @@ def _propagate(
         if composite.first is z_box_rule:
             boxes = _boxes(model, x, composite.box, first_layers(forward.operations))
         rules |= assign(forward.operations, composite, boxes)
+        for operation in rules:
+            if operation.output.ndim == 0:
+                raise ValueError(
+                    f"LRP explains each image by itself, but this {operation.name} makes one "
+                    "number of all images: give it the dims of one image"
+                )
         start = forward.y.detach()
         answers: dict[str, Any] = dict.fromkeys(FAMILIES, answer)
         (relevance,) = forward.backward(forward.maps, signal=start, **answers)

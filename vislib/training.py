@@ -37,7 +37,7 @@ from vislib import attacks, nets, pocket
 from vislib.benchmark import check_device
 from vislib.core import frozen
 from vislib.errors import InputError
-from vislib.paths import DATA
+from vislib.paths import DATA, write_whole
 
 Array = NDArray[np.uint8]
 
@@ -453,14 +453,11 @@ def _save(
     epoch: int,
     kept: dict[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint so that a stop at any moment leaves the old one or the new one."""
     state = {"settings": settings, "epoch": epoch, "net": net.state_dict()}
     state |= {"optimiser": optimiser.state_dict(), "kept": kept or {}}
-    part = path.with_suffix(".part")
     buffer = io.BytesIO()  # so that a full disk is an OSError, as everywhere
     torch.save(state, buffer)
-    part.write_bytes(buffer.getvalue())
-    part.replace(path)
+    write_whole(path, buffer.getvalue())
 
 
 def _restore(
@@ -494,6 +491,4 @@ def _write(path: Path, weights: dict[str, Tensor], card: dict[str, str]) -> None
     from safetensors.torch import save
 
     tensors = {key: value.cpu().contiguous() for key, value in weights.items()}
-    part = path.with_suffix(".part")
-    part.write_bytes(save(tensors, metadata=card))
-    part.replace(path)
+    write_whole(path, save(tensors, metadata=card))
