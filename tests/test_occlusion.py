@@ -316,3 +316,15 @@ def test_what_cannot_be_is_said(x, net):
         slide(net, x * torch.nan)
     with pytest.raises(ValueError, match=r"no layer '0\.9'"):
         slide(net, x, layer="0.9")
+
+
+def test_a_wrong_class_is_said_before_the_long_run(x, net):
+    images = 0
+
+    def count(module: nn.Module, args: tuple[Tensor]) -> None:
+        nonlocal images
+        images += len(args[0])
+
+    with net.register_forward_pre_hook(count), pytest.raises(ValueError, match="target 10 does"):
+        occlusion(net, x, [3, 10])
+    assert images == 1

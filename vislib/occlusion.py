@@ -61,6 +61,7 @@ def slide(
     stride: int = 8,
     fill: float | Tensor = 0.5,
     layer: Layer | None = None,
+    target: Target | None = None,
     progress: bool = False,
 ) -> Slide:
     """Cover a square of ``size`` pixels, in steps of `stride`, and run the net at each place.
@@ -76,10 +77,13 @@ def slide(
         fill: what stands in the square: a number, one value for each channel (C×1×1), or whole
             images (N×C×H×W, see `filling`).
         layer: a layer whose maps are added up as well.
+        target: the classes to be looked at, if known: one that does not exist is said after the
+            first pass, not after the long run.
         progress: show a progress bar.
 
     Raises:
-        ValueError: for a square that is larger than the image, or steps of less than a pixel.
+        ValueError: for a square that is larger than the image, steps of less than a pixel, or a
+            class that does not exist.
 
     Zeiler & Fergus 2013, "Visualizing and Understanding Convolutional Networks".
     """
@@ -101,6 +105,8 @@ def slide(
             regions = Regions()
             with regions:
                 clean.append(check_logits(regions.keep(model, image)))
+            if target is not None:
+                score(clean[-1].expand(len(x), -1), target)
             done = 0
             while done < len(places):
                 # the first few squares show how much memory one of them takes
@@ -163,7 +169,7 @@ def occlusion(
     See `slide` for the arguments.
     """
     chosen = check_target(target, len(check_images(x)))
-    found = slide(model, x, size=size, stride=stride, fill=fill)
+    found = slide(model, x, size=size, stride=stride, fill=fill, target=chosen)
     n, r, c, classes = found.logits.shape
     each = chosen.repeat_interleave(r * c)
     covered = score(found.logits.reshape(-1, classes), each).view(n, 1, r, c)
