@@ -19,10 +19,12 @@ import torchattacks
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vislib import attacks, cam, nets, training
+from vislib import attacks, nets
 from vislib.attacks import attack, bim, fgsm, pgd, project, random_view, step_project
-from vislib.coco import Coco
-from vislib.images import resize, to_tensor
+from vislib.data.coco import Coco
+from vislib.data.images import resize, to_tensor
+from vislib.explain import cam
+from vislib.nets import training
 from vislib.paths import DATA
 from vislib.widgets import attacks as widgets
 
@@ -498,7 +500,7 @@ def test_stored_results_are_whole():
 
 def test_stored_results_are_what_the_tool_makes():
     """One entry of the transfer matrix, computed again from the stored weights."""
-    tool = runpy.run_path(str(Path(__file__).parent / "tools" / "store_attacks.py"))
+    tool = runpy.run_path(str(Path(__file__).parents[1] / "data" / "make" / "store_attacks.py"))
     x, target = tool["scenes"]()
     model = tool["load"]("pocket_allconv")
     known = tool["right"](model, x, target)

@@ -18,11 +18,18 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from vislib import benchmark, cam, core, energy, gradients, nets, relevance, report
-from vislib.benchmark import ALL, METHODS, MORE, NO_NET, Batch, Costly, Record
-from vislib.coco import Coco
+from vislib import nets
+from vislib.data import objects as data_objects
+from vislib.data.coco import Coco
+from vislib.data.images import load_image
+from vislib.data.objects import dilate, load_unit
 from vislib.errors import InputError
-from vislib.images import load_image
+from vislib.explain import cam, gradients
+from vislib.explain.gradients import gradient_x_input
+from vislib.layers import last_conv_stage
+from vislib.maps import upsample
+from vislib.measure import benchmark, energy, report
+from vislib.measure.benchmark import ALL, METHODS, MORE, NO_NET, Batch, Costly, Record
 from vislib.paths import DATA
 
 CATEGORIES = ("dog", "cat")
@@ -192,7 +199,7 @@ def test_the_records_are_what_the_plain_functions_give_one_by_one(scenes, tmp_pa
         "guided_backprop": gradients.guided_backprop,
         "grad_cam": cam.grad_cam,
         "guided_grad_cam": cam.guided_grad_cam,
-        "gradient_x_input": relevance.gradient_x_input,
+        "gradient_x_input": gradient_x_input,
         "grad_cam_pp": cam.grad_cam_pp,
         "xgrad_cam": cam.xgrad_cam,
         "layer_cam": cam.layer_cam,
@@ -207,7 +214,7 @@ def test_the_records_are_what_the_plain_functions_give_one_by_one(scenes, tmp_pa
                 small = np.asarray(stored.convert("RGB").resize(side, Image.Resampling.BILINEAR))
             image = torch.from_numpy(small.copy()).movedim(-1, 0) / 255
             mask = np.asarray(Image.fromarray(mask).resize(side, Image.Resampling.NEAREST))
-        mask = energy.dilate(mask)
+        mask = dilate(mask)
         rank = 0
         if record.net == NO_NET:
             controls = {
@@ -223,7 +230,7 @@ def test_the_records_are_what_the_plain_functions_give_one_by_one(scenes, tmp_pa
             target = max(candidates[record.category], key=lambda c: float(logits[c]))
             rank = sorted(logits.tolist(), reverse=True).index(logits[target].item()) + 1
             maps = functions[name](model, image[None], target)
-            maps = cam.upsample(maps, image.shape[-2:])[0]
+            maps = upsample(maps, image.shape[-2:])[0]
         expected = energy.energy(maps, mask)
         assert [record.P, record.E, record.E_total] == pytest.approx(
             expected, rel=1e-4, nan_ok=True
@@ -270,7 +277,7 @@ def small_batch(scenes):
     return (
         Batch(NETS[0], 64, units),
         model,
-        core.last_conv_stage(model, torch.zeros(1, 3, 128, 128)),
+        last_conv_stage(model, torch.zeros(1, 3, 128, 128)),
     )
 
 
@@ -287,7 +294,7 @@ def test_all_methods_give_a_finite_map_of_the_images_size(scenes, small_batch, m
         monkeypatch.setitem(MORE, name, Costly(MORE[name].function, options))
     batch, model, layer = small_batch
     coco = Coco(scenes, "val")
-    x = torch.stack([benchmark.load_unit(coco, *unit, 64)[0] for unit in batch.units])
+    x = torch.stack([load_unit(coco, *unit, 64)[0] for unit in batch.units])
     maps, _ = benchmark.explain(model, x, [3, 1], ALL, layer=layer)
     assert tuple(maps) == ALL
     for name, one in maps.items():
@@ -295,11 +302,11 @@ def test_all_methods_give_a_finite_map_of_the_images_size(scenes, small_batch, m
         assert one.isfinite().all(), name
     for name, method in MORE.items():
         if name in CHEAP:
-            alone = cam.upsample(method(model, x, [3, 1], layer), (64, 64))
+            alone = upsample(method(model, x, [3, 1], layer), (64, 64))
             assert torch.equal(maps[name], alone), name
     assert torch.equal(maps["sensitivity"], maps["gradient"].square())
     assert torch.equal(
-        maps["eigen_cam"], cam.upsample(cam.eigen_cam(model, x, 0, layer=layer), (64, 64))
+        maps["eigen_cam"], upsample(cam.eigen_cam(model, x, 0, layer=layer), (64, 64))
     )
 
 
@@ -311,7 +318,7 @@ def test_a_method_of_its_own_explains_the_best_of_the_candidates(scenes, small_b
     )
     energies = {(r.image_id, r.category, r.method): r.P for r in records}
     for image_id, category in batch.units:
-        image, mask = benchmark.load_unit(Coco(scenes, "val"), image_id, category, 64)
+        image, mask = load_unit(Coco(scenes, "val"), image_id, category, 64)
         logits = model(image[None])[0].detach()
         chosen = max(targets[category], key=lambda c: float(logits[c]))
         slope = gradients.gradient(model, image[None], chosen)[0]
@@ -683,7 +690,7 @@ def test_an_image_too_small_for_the_net_is_skipped_and_the_reason_names_the_net(
 def test_an_image_too_large_for_the_memory_is_skipped_with_the_remedy(
     scenes, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(benchmark, "_MAX_PIXELS", 1000)
+    monkeypatch.setattr(data_objects, "_MAX_PIXELS", 1000)
     records, skipped = run(scenes, tmp_path, net_names=NETS[:1], methods=["gradient"])
     assert {r.size for r in records} == {"64"}
     assert {s.size for s in skipped} == {"original"}
@@ -818,10 +825,10 @@ def test_parts_keep_undefined_P(scenes, tmp_path, monkeypatch):
 def test_masks_come_dilated_or_as_outlined(scenes):
     coco = Coco(scenes, "val")
     for unit in units_by_hand(scenes)[:2]:
-        outlined = benchmark.load_unit(coco, *unit, "original", growth=1)[1]
+        outlined = load_unit(coco, *unit, "original", growth=1)[1]
         assert np.array_equal(outlined, coco.mask(*unit))
-        dilated = benchmark.load_unit(coco, *unit, "original")[1]
-        assert np.array_equal(dilated, energy.dilate(outlined))
+        dilated = load_unit(coco, *unit, "original")[1]
+        assert np.array_equal(dilated, dilate(outlined))
         assert dilated.sum() >= 1.2 * outlined.sum()
 
 
@@ -841,7 +848,7 @@ def test_saved_maps_give_the_records_P(scenes, tmp_path):
     assert files == {name + end for name in names for end in (".npy", ".png")}
     for name, r in names.items():
         size = r.size if r.size == "original" else int(r.size)
-        _, mask = benchmark.load_unit(coco, r.image_id, r.category, size)
+        _, mask = load_unit(coco, r.image_id, r.category, size)
         maps = torch.from_numpy(np.load(tmp_path / "maps" / f"{name}.npy"))
         expected = [r.P, r.E, r.E_total]
         assert energy.energy(maps, mask) == pytest.approx(expected, rel=1e-12, nan_ok=True)
@@ -854,24 +861,24 @@ def test_saved_maps_give_the_records_P(scenes, tmp_path):
 
 def test_pocket_nets_have_their_classes_by_name():
     model = nets.load("pocket_vgg", weights=False)
-    targets = benchmark.class_targets(model)
+    targets = nets.class_targets(model)
     assert {model.classes[index]: (index,) for index in range(len(model.classes))} == targets
 
 
 def test_imagenet_nets_have_their_classes_by_table(tmp_path):
     model = nets.load("squeezenet1_0", weights=False)
-    targets = benchmark.class_targets(model)
+    targets = nets.class_targets(model)
     assert {model.classes[i] for i in targets["traffic light"]} == {"traffic light"}
     assert {model.classes[i] for i in targets["elephant"]} >= {"tusker", "African elephant"}
     table = tmp_path / "table.json"
     table.write_text('{"dog": [3, 1]}')
-    assert benchmark.class_targets(model, table) == {"dog": (3, 1)}
+    assert nets.class_targets(model, table) == {"dog": (3, 1)}
     table.write_text('{"dog": [1000]}')
     with pytest.raises(InputError, match=r"'dog' has 1000; .* from 0 to 999"):
-        benchmark.class_targets(model, table)
+        nets.class_targets(model, table)
 
 
 def test_the_best_of_the_candidates_is_explained():
     logits = torch.tensor([[9.0, 1.0, 2.0, 3.0], [9.0, 8.0, -2.0, -1.0], [0.0, 0.0, 0.0, 7.0]])
-    choose = benchmark.best_of([(1, 2), (3, 2), (0,)])
+    choose = nets.best_of([(1, 2), (3, 2), (0,)])
     assert choose(logits).tolist() == [2, 3, 0]

@@ -15,8 +15,9 @@ import torchcam.methods
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
-from vislib.cam import cam, grad_cam, guided_grad_cam, upsample, weigh_maps
-from vislib.gradients import guided_backprop
+from vislib.explain.cam import cam, grad_cam, grad_cam_formula, guided_grad_cam
+from vislib.explain.gradients import guided_backprop
+from vislib.maps import upsample
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Setting backward hooks"),
@@ -87,8 +88,8 @@ def test_grad_cam_by_hand():
     """Two 1×2 maps with slopes whose means are 1 and −2."""
     maps = torch.tensor([[[[1.0, 2.0]], [[3.0, 0.5]]]])
     slope = torch.tensor([[[[0.0, 2.0]], [[-1.0, -3.0]]]])
-    assert weigh_maps(maps, slope, relu=False).tolist() == [[[[-5.0, 1.0]]]]
-    assert weigh_maps(maps, slope).tolist() == [[[[0.0, 1.0]]]]
+    assert grad_cam_formula(maps, slope, relu=False).tolist() == [[[[-5.0, 1.0]]]]
+    assert grad_cam_formula(maps, slope).tolist() == [[[[0.0, 1.0]]]]
 
 
 def test_upsampling_takes_pixels_as_areas():

@@ -18,7 +18,9 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection
 from torch import Tensor, nn
 
-from vislib import cam
+from vislib.explain import cam
+from vislib.layers import stages
+from vislib.maps import upsample
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Setting backward hooks"),
@@ -192,7 +194,7 @@ def test_weighings_are_the_methods(untrained, parts, x):
     _, maps, slope, _ = parts("alexnet")
     model = untrained("alexnet").double()
     try:
-        for name, weighing in cam.WEIGHINGS.items():
+        for name, weighing in cam.FORMULAS.items():
             seen = getattr(cam, name)(model, x.double(), TARGETS)
             assert torch.allclose(weighing(maps, slope), seen, rtol=1e-9, atol=1e-30)
             assert not weighing(maps.clone().requires_grad_(), slope).requires_grad
@@ -204,12 +206,12 @@ def test_by_hand():
     """Two 1×2 maps: 1 2 and 3 0, with slopes 0 2 and −1 4; their sums are 3 and 3."""
     maps = torch.tensor([[[[1.0, 2.0]], [[3.0, 0.0]]]])
     slope = torch.tensor([[[[0.0, 2.0]], [[-1.0, 4.0]]]])
-    by_name = {name: f(maps, slope)[0, 0, 0] for name, f in cam.WEIGHINGS.items()}
+    by_name = {name: f(maps, slope)[0, 0, 0] for name, f in cam.FORMULAS.items()}
     # weights 2 / (2 + 2·3) = 1/4 and 4 / (2 + 4·3) = 2/7
     assert torch.allclose(by_name["grad_cam_pp"], torch.tensor([1 / 4 + 6 / 7, 1 / 2]))
     # weights (0·1 + 2·2) / 3 = 4/3 and (−1·3 + 4·0) / 3 = −1
     assert torch.allclose(by_name["xgrad_cam"], torch.tensor([0.0, 8 / 3]))
-    raw = cam.weigh_maps_by_share(maps, slope, relu=False)
+    raw = cam.xgrad_cam_formula(maps, slope, relu=False)
     assert torch.allclose(raw[0, 0, 0], torch.tensor([4 / 3 - 3, 8 / 3]))
     assert by_name["layer_cam"].tolist() == [0.0, 4.0]
     # the first right singular vector of [[1, 3], [2, 0]]: AᵀA = [[5, 3], [3, 9]], λ = 7 + √13
@@ -252,7 +254,7 @@ def test_on_a_gap_net_slopes_are_weights(x):
 def test_xgrad_cam_adds_up_to_slope_times_map(parts, net):
     """The paper's axiom of sensitivity, for maps that are not all 0."""
     _, maps, slope, _ = parts(net)
-    seen = cam.weigh_maps_by_share(maps, slope, relu=False).sum(dim=(1, 2, 3))
+    seen = cam.xgrad_cam_formula(maps, slope, relu=False).sum(dim=(1, 2, 3))
     expected = (maps * slope).sum(dim=(1, 2, 3))
     assert torch.allclose(seen, expected, rtol=1e-8)
 
@@ -260,7 +262,7 @@ def test_xgrad_cam_adds_up_to_slope_times_map(parts, net):
 def test_eigen_cam_is_the_best_single_map(parts):
     """``A v vᵀ`` is the nearest matrix of rank 1 (Eckart and Young), and ``|A v|`` the largest."""
     _, maps, _, _ = parts("squeezenet1_1")
-    seen = cam.first_component(maps)
+    seen = cam.eigen_cam_formula(maps)
     for image, component in zip(maps, seen, strict=True):
         places = image.flatten(1).T.numpy()
         largest = np.linalg.svd(places, compute_uv=False)[0]
@@ -316,7 +318,7 @@ def by_grad_cam(kind: type, model: nn.Module, layer: str, x: Tensor, target: lis
 
 
 def as_grad_cam_shows(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    return unit_range(cam.upsample(unit_range(maps, 1e-7), size), 1e-7)[:, 0]
+    return unit_range(upsample(unit_range(maps, 1e-7), size), 1e-7)[:, 0]
 
 
 @pytest.mark.parametrize("net", LAYERS)
@@ -341,7 +343,7 @@ def test_small_slopes_do_not_fade(parts):
     _, maps, slope, _ = parts("alexnet")
     slope = 1e-4 * slope
     for n in range(2):
-        seen = cam.weigh_maps_pp(maps, slope)[n, 0].numpy()
+        seen = cam.grad_cam_pp_formula(maps, slope)[n, 0].numpy()
         expected = np.maximum(plus_plus(maps[n].numpy(), slope[n].numpy()), 0)
         assert np.abs(seen - expected).max() <= 1e-10 * expected.max()
     square = slope**2
@@ -356,11 +358,11 @@ def test_eigen_cam_on_centred_maps_is_pytorch_grad_cams(parts, net):
     """Which centres each map first, and leaves the sign to chance."""
     _, maps, _, _ = parts(net)
     centred = maps - maps.mean(dim=(2, 3), keepdim=True)
-    own = cam.first_component(centred)[:, 0]
+    own = cam.eigen_cam_formula(centred)[:, 0]
     peer = torch.from_numpy(get_2d_projection(maps.numpy())).double()
     sign = (own * peer).sum(dim=(1, 2), keepdim=True).sign()
     assert (own - sign * peer).abs().max() <= 1e-5 * own.abs().max()
-    assert not torch.allclose(own, cam.first_component(maps)[:, 0])
+    assert not torch.allclose(own, cam.eigen_cam_formula(maps)[:, 0])
 
 
 # ------------------------------------------------------------ Score-CAM
@@ -477,35 +479,37 @@ def test_score_cam_knows_no_dead_map(x):
 # ------------------------------------------------------------ degenerate maps
 
 
-@pytest.mark.parametrize("name", cam.WEIGHINGS)
+@pytest.mark.parametrize("name", cam.FORMULAS)
 def test_maps_that_are_zero_everywhere(name):
     maps, slope = torch.zeros(1, 4, 3, 5), torch.randn(1, 4, 3, 5)
-    seen = cam.WEIGHINGS[name](maps, slope)
+    seen = cam.FORMULAS[name](maps, slope)
     assert seen.shape == (1, 1, 3, 5) and seen.abs().sum() == 0
 
 
-@pytest.mark.parametrize("name", cam.WEIGHINGS)
+@pytest.mark.parametrize("name", cam.FORMULAS)
 def test_slopes_that_are_negative_everywhere(name):
     generator = torch.Generator().manual_seed(0)
     maps = torch.rand(2, 4, 3, 5, generator=generator)
     slope = -torch.rand(2, 4, 3, 5, generator=generator)
-    seen = cam.WEIGHINGS[name](maps, slope)
+    seen = cam.FORMULAS[name](maps, slope)
     assert seen.isfinite().all()
     assert (seen.abs().sum() > 0) == (name == "eigen_cam")  # which does not ask
 
 
-@pytest.mark.parametrize("name", cam.WEIGHINGS)
+@pytest.mark.parametrize("name", cam.FORMULAS)
 def test_some_maps_that_sum_to_zero(name):
     maps = torch.rand(1, 4, 3, 5, generator=torch.Generator().manual_seed(0))
     maps[:, 1] = 0
     maps[:, 2, 0, 0] -= maps[:, 2].sum()
     slope = torch.ones(1, 4, 3, 5)
-    assert cam.WEIGHINGS[name](maps, slope).isfinite().all()
+    assert cam.FORMULAS[name](maps, slope).isfinite().all()
 
 
 def test_grad_cam_pp_where_a_denominator_is_zero():
     maps, slope = torch.tensor([[[[-1.0, 0.0]]]]), torch.tensor([[[[2.0, 1.0]]]])
-    assert cam.weigh_maps_pp(maps, slope).tolist() == [[[[0.0, 0.0]]]]  # 0 + 1 / (2 − 1) times A
+    assert cam.grad_cam_pp_formula(maps, slope).tolist() == [
+        [[[0.0, 0.0]]]
+    ]  # 0 + 1 / (2 − 1) times A
 
 
 @pytest.mark.parametrize("name", [*METHODS, "score_cam"])
@@ -554,7 +558,7 @@ STAGES = {
 def test_stages(untrained, net, x):
     model = untrained(net)
     hooks = [len(module._forward_hooks) for module in model.modules()]
-    assert cam.stages(model, x) == STAGES[net]
+    assert stages(model, x) == STAGES[net]
     assert [len(module._forward_hooks) for module in model.modules()] == hooks
     sizes = [maps_of(model, layer, x[:1])[0, 0].numel() for layer in STAGES[net]]
     assert sizes == sorted(set(sizes), reverse=True)
@@ -571,7 +575,7 @@ def test_stages_leave_image_and_hooks_alone_after_an_exception(x):
 
     handle = model.head.register_forward_pre_hook(trouble)
     with pytest.raises(RuntimeError, match="in the midst"):
-        cam.stages(model, x)
+        stages(model, x)
     handle.remove()
     assert not any(module._forward_hooks for module in model.modules())
-    assert cam.stages(model, x) == ["features.1", "features"]
+    assert stages(model, x) == ["features.1", "features"]

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from vislib import cam
 from vislib.checks import Wrong, start
 from vislib.checks import energy as check
+from vislib.explain import cam
 
 
 def share(maps, mask):

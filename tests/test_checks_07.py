@@ -5,10 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vislib import nets, show, zeiler
+from vislib import nets, show
 from vislib.checks import Wrong
 from vislib.checks import deconvnet as check
-from vislib.features import top_patches
+from vislib.features import deconvnet, top_patches
 from vislib.widgets import deconvnet as widgets
 
 
@@ -204,7 +204,7 @@ def test_windows_are_cut_where_the_patches_are(searched):
 def test_a_reconstruction_is_zero_outside_of_its_window(searched):
     model, scenes, tops = searched
     top = tops["net.features.4"]
-    pictures = zeiler.reconstruct(model, scenes[top.images[5]], "net.features.4", 5)
+    pictures = deconvnet.reconstruct(model, scenes[top.images[5]], "net.features.4", 5)
     inside = widgets.windows(pictures, top.boxes[5])
     assert inside.any()
     assert torch.allclose(inside.abs().sum(), pictures.abs().sum())

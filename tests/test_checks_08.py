@@ -8,11 +8,13 @@ import torch
 from scipy.stats import rankdata, spearmanr
 from torch import nn
 
-from vislib import nets, sanity
-from vislib.cam import grad_cam
+from vislib import nets
 from vislib.checks import Wrong
 from vislib.checks import guided_backprop as check
-from vislib.gradients import guided_backprop
+from vislib.explain.cam import grad_cam
+from vislib.explain.gradients import guided_backprop
+from vislib.layers import layers_with_weights
+from vislib.measure import sanity
 from vislib.widgets import guided_backprop as widgets
 
 # ---------------------------------------------------------------------- right answers
@@ -169,7 +171,7 @@ def scene():
 
 def test_the_slider_goes_through_the_whole_cascade(scene):
     model = nets.load("pocket_vgg")
-    steps = ["none", *sanity.layers(model, scene)]
+    steps = ["none", *layers_with_weights(model, scene)]
     expected = [model, *(other for _, other in sanity.randomised(model, scene))]
     for depth, other in enumerate(expected):
         layer, guided, heat = widgets.step(model, scene, 3, depth)

@@ -9,9 +9,10 @@ import pytest
 import torch
 from scipy.ndimage import label
 
-from vislib import localisation, nets, show
+from vislib import nets, show
 from vislib.checks import Wrong
 from vislib.checks import cam as check
+from vislib.measure import localisation
 from vislib.widgets import cam as widgets
 
 # ------------------------------------------------------------ answers, right and wrong

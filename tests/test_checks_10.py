@@ -6,10 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vislib import cam, energy, nets
+from vislib import nets
 from vislib.checks import Wrong
 from vislib.checks import grad_cam as check
-from vislib.localisation import mask_iou
+from vislib.explain import cam
+from vislib.layers import stages
+from vislib.measure import energy
+from vislib.measure.localisation import mask_iou
 from vislib.widgets import grad_cam as widgets
 
 # ---------------------------------------------------------------------- checks
@@ -97,7 +100,7 @@ WRONG = [
     (
         check.layer_cam,
         [
-            (cam.weigh_maps, "This is Grad-CAM"),
+            (cam.grad_cam_formula, "This is Grad-CAM"),
             (lambda a, g: total(g * a).relu(), "slopes go through a ReLU first"),
             (lambda a, g: total((g * a).relu()), "can be negative themselves"),
             (lambda a, g: total(g * a.relu()).relu(), "not for the maps"),
@@ -155,7 +158,7 @@ def scene():
 def test_look_over_the_range(scene, stage, category):
     model, x, targets, masks = scene
     layer, name, small, large, share = widgets.look(model, x, targets, masks, stage, category)
-    assert layer == cam.stages(model, x)[min(stage, 5) - 1]
+    assert layer == stages(model, x)[min(stage, 5) - 1]
     assert name == ["cat", "dog"][min(category, 1)]
     assert torch.equal(small, cam.grad_cam(model, x, targets[name], layer=layer)[0])
     assert large.shape == (1, 128, 128)

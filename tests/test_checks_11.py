@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from vislib import energy, nets
+from vislib import nets
 from vislib.checks import Wrong, saliency
-from vislib.saliency import smoothgrad, total_variation
+from vislib.explain.averaging import smoothgrad
+from vislib.maps import total_variation
+from vislib.measure import energy
 from vislib.widgets import saliency as widgets
 
 

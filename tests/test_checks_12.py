@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from vislib import nets
-from vislib.cam import upsample
 from vislib.checks import Wrong
 from vislib.checks import fullgrad as check
-from vislib.relevance import fullgrad, fullgrad_parts
+from vislib.explain.fullgrad import fullgrad, fullgrad_parts
+from vislib.maps import upsample
 from vislib.widgets import fullgrad as widgets
 
 

@@ -7,7 +7,7 @@ import torch
 
 from vislib import nets
 from vislib.checks import Wrong, occlusion
-from vislib.occlusion import filling
+from vislib.transforms import baseline_image
 from vislib.widgets import occlusion as widgets
 
 
@@ -105,7 +105,7 @@ def test_the_square_over_the_range_of_its_sliders(monkeypatch):
         inside = torch.zeros(128, 96, dtype=torch.bool)
         inside[r * 8 : r * 8 + s, c * 8 : c * 8 + s] = True
         assert changed.any() and not (changed & ~inside).any()
-        assert torch.equal(covered[..., inside], filling(x, k)[..., inside])
+        assert torch.equal(covered[..., inside], baseline_image(x, k)[..., inside])
     assert widgets.answers(model, x, [0, 3]) == pytest.approx(
         model(x).softmax(1)[0, [0, 3]].tolist()
     )

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vislib import lrp_rules, nets
+from vislib import nets
 from vislib.checks import Wrong, relevance
 from vislib.core import BackwardRules
-from vislib.relevance import lrp
+from vislib.explain.lrp import lrp, rules
+from vislib.explain.lrp.operations import as_layer, without_bias
 from vislib.widgets import relevance as widgets
 
 
@@ -67,15 +68,15 @@ def test_right_answers_pass(check, answer, capsys):
     [
         (
             lambda x, w, b, R: epsilon_layer(x, w, b, R, 0.3),
-            partial(lrp_rules.epsilon_rule, epsilon=0.3),
+            partial(rules.epsilon_rule, epsilon=0.3),
         ),
         (
             lambda x, w, b, R: alpha_beta_layer(x, w, R, 2, 1),
-            lambda o, R: lrp_rules.alpha_beta_rule(_without_bias(o), R),
+            lambda o, R: rules.alpha_beta_rule(_without_bias(o), R),
         ),
         (
             lambda x, w, b, R: z_box_layer(x, w, R, -9.0, 9.0),
-            partial(lrp_rules.z_box_rule, low=-9.0, high=9.0),
+            partial(rules.z_box_rule, low=-9.0, high=9.0),
         ),
     ],
 )
@@ -90,7 +91,7 @@ def test_right_answers_are_the_rules_of_vislib(answer, rule):
 
 
 def _without_bias(operation):
-    return lrp_rules.without_bias(lrp_rules.as_layer(operation))
+    return without_bias(as_layer(operation))
 
 
 @pytest.mark.parametrize(

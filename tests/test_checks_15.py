@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vislib.checks import Wrong, shapley
-from vislib.shapley import exact
+from vislib.explain.shapley import exact
 
 
 def weight(size, n):

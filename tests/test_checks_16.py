@@ -4,8 +4,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vislib import digits
 from vislib.checks import Wrong, synthesis
+from vislib.nets import digits
 
 
 def climb(score, x, steps, lr, momentum, *, sign=1, fresh=1.0, clip=True, extra=0):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from vislib import nets
 from vislib.checks import Wrong, dream
-from vislib.synthesis import Seen, alike
+from vislib.synthesis import View, alike
 from vislib.widgets import dream as widget
 
 
@@ -32,7 +32,7 @@ def guided(A, G):
         (dream.step, step),
         (dream.sizes, sizes),
         (dream.guided, guided),
-        (dream.guided, lambda A, G: alike("a", G[None]).score(Seen(A, maps={"a": A[None]}))[0]),
+        (dream.guided, lambda A, G: alike("a", G[None]).score(View(A, maps={"a": A[None]}))[0]),
     ],
 )
 def test_right_answers_pass(check, answer, capsys):

@@ -22,7 +22,7 @@ def content_loss(maps, wanted):
 
 def ours(objective, maps, wanted):
     """The loss of vislib for one image's maps."""
-    return -objective("a", wanted[None]).score(synthesis.Seen(maps, maps={"a": maps[None]}))[0]
+    return -objective("a", wanted[None]).score(synthesis.View(maps, maps={"a": maps[None]}))[0]
 
 
 @pytest.mark.parametrize(

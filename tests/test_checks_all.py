@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from scipy.ndimage import distance_transform_edt, label
 from torch import nn
 
-from vislib import cam as cams
-from vislib import checks, localisation, scratch
+from vislib import checks, scratch
 from vislib.checks import (
     Wrong,
     attacks,
@@ -30,6 +29,8 @@ from vislib.checks import (
     shapley,
     style,
 )
+from vislib.maps import upsample
+from vislib.measure import localisation
 
 # ---------------------------------------------------------------------- the shared tools
 
@@ -230,12 +231,12 @@ def top_alone(model, k, draw):
 
 def no_clamp(part, size):
     part = part.abs() - part.abs().amin((2, 3), keepdim=True)
-    return cams.upsample(part / part.amax((2, 3), keepdim=True), size).sum(1, keepdim=True)
+    return upsample(part / part.amax((2, 3), keepdim=True), size).sum(1, keepdim=True)
 
 
 def spread(axis):
     def answer(part, size):
-        large = cams.upsample(part, size).sum(1, keepdim=True)
+        large = upsample(part, size).sum(1, keepdim=True)
         return large / (size[axis] // part.shape[axis + 2]) ** 2
 
     return answer

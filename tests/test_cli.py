@@ -13,8 +13,9 @@ import pytest
 import torch
 from test_benchmark import CATEGORIES, NETS, break_file, small_coco, write_weights
 
-from vislib import benchmark, cli, nets
+from vislib import cli, nets
 from vislib.errors import InputError
+from vislib.measure import benchmark
 
 # The command itself, with the weights of the first argument in place of the shipped ones. A shell
 # that runs the tests in its background would have Ctrl-C ignored.

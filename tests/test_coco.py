@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vislib.coco import NAMES, Coco, _decode_runs, imagenet_targets
+from vislib.data.coco import NAMES, Coco, _decode_runs, imagenet_targets
 from vislib.errors import InputError
 
 HEIGHT, WIDTH = 30, 40
@@ -468,7 +468,7 @@ def test_any_damage_is_an_input_error_or_harmless(folder):
 def shipped_table() -> dict[str, Any]:
     import vislib
 
-    file = Path(vislib.__file__).with_name("imagenet_classes.json")
+    file = Path(vislib.__file__).parent / "data" / "imagenet_classes.json"
     return json.loads(file.read_text(encoding="utf-8"))
 
 

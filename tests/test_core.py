@@ -14,8 +14,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vislib import attacks, benchmark, core, measures
-from vislib.cam import (
+from vislib import attacks, core
+from vislib.core import BackwardRules, find_layer, frozen, one_forward, record, score
+from vislib.explain.averaging import integrated_gradients, smoothgrad
+from vislib.explain.cam import (
     cam,
     eigen_cam,
     grad_cam,
@@ -25,28 +27,21 @@ from vislib.cam import (
     score_cam,
     xgrad_cam,
 )
-from vislib.core import (
-    BackwardRules,
-    find_layer,
-    frozen,
-    last_conv_stage,
-    one_forward,
-    record,
-    score,
-)
-from vislib.gradients import deconvnet, gradient, guided_backprop, saliency
-from vislib.occlusion import occlusion
-from vislib.relevance import (
-    fullgrad,
+from vislib.explain.fullgrad import fullgrad
+from vislib.explain.gradients import (
+    deconvnet,
+    gradient,
     gradient_x_input,
-    lrp,
-    relevance_by_layer,
-    root_point,
+    guided_backprop,
+    saliency,
     sensitivity,
-    simple_taylor,
 )
-from vislib.saliency import integrated_gradients, smoothgrad
-from vislib.shapley import shapley
+from vislib.explain.lrp import lrp, relevance_by_layer
+from vislib.explain.occlusion import occlusion
+from vislib.explain.shapley import shapley
+from vislib.explain.taylor import root_point, simple_taylor
+from vislib.layers import last_conv_stage
+from vislib.measure import benchmark, perturbation
 
 
 def lrp_box(model: nn.Module, x: Tensor, target: core.Target) -> Tensor:
@@ -217,7 +212,7 @@ def root(model: nn.Module, x: Tensor, target: core.Target) -> None:
 
 
 def deleted(model: nn.Module, x: Tensor, target: core.Target) -> None:
-    measures.deletion(model, x, target, x, steps=2)
+    perturbation.deletion(model, x, target, x, steps=2)
 
 
 CALLS = METHODS | {

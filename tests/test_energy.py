@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from vislib import energy
+from vislib.data.objects import dilate
+from vislib.measure import energy
 
 
 def discs(*placed: tuple[int, int, int], shape: tuple[int, int] = (24, 31)) -> np.ndarray:
@@ -103,7 +104,7 @@ def test_masks_as_pycocotools_draws_them_or_flipped_mean_the_same():
     maps, mask = torch.randn(3, 24, 31), discs((10, 12, 6))
     assert energy.energy(maps, mask.astype(np.uint8)) == energy.energy(maps, mask)
     assert energy.energy(maps.flip(-1), mask[:, ::-1]) == pytest.approx(energy.energy(maps, mask))
-    assert (energy.dilate(mask.astype(np.uint8)) == energy.dilate(mask)).all()
+    assert (dilate(mask.astype(np.uint8)) == dilate(mask)).all()
 
 
 # --- dilate ----------------------------------------------------------------------------------
@@ -125,30 +126,30 @@ MASKS = {
 def test_the_mask_grows_by_the_smallest_radius_that_suffices(name, growth):
     mask = MASKS[name]
     if growth * mask.sum() > mask.size:
-        assert energy.dilate(mask, growth).all()  # it cannot grow so far
+        assert dilate(mask, growth).all()  # it cannot grow so far
         return
     radius = 0
     while grown_by_loops(mask, radius).sum() < growth * mask.sum():
         radius += 1
-    assert (energy.dilate(mask, growth) == grown_by_loops(mask, radius)).all()
+    assert (dilate(mask, growth) == grown_by_loops(mask, radius)).all()
 
 
 @pytest.mark.parametrize("share", [0.84, 1.0])
 def test_a_mask_that_cannot_grow_enough_becomes_the_whole_image(share):
     mask = np.arange(100).reshape(10, 10) < share * 100
-    assert energy.dilate(mask).all()
+    assert dilate(mask).all()
 
 
 def test_dilating_leaves_the_mask_as_it_was():
     mask = discs((12, 15, 5))
     before = mask.copy()
-    energy.dilate(mask)
+    dilate(mask)
     assert (mask == before).all()
 
 
 def test_an_empty_mask_is_refused():
     with pytest.raises(ValueError, match="the mask is empty"):
-        energy.dilate(np.zeros((5, 5), dtype=bool))
+        dilate(np.zeros((5, 5), dtype=bool))
 
 
 # --- controls --------------------------------------------------------------------------------

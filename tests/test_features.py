@@ -14,6 +14,13 @@ from torch import Tensor, nn
 
 from vislib import features, nets
 from vislib.core import record
+from vislib.explain.gradients import (
+    deconvnet,
+    deconvnet_rule,
+    gradient,
+    guided_backprop,
+    guided_rule,
+)
 from vislib.features import (
     activity,
     filter_pictures,
@@ -22,7 +29,6 @@ from vislib.features import (
     top_patches,
     unit_view,
 )
-from vislib.gradients import deconvnet, deconvnet_rule, gradient, guided_backprop, guided_rule
 
 RULES = {"gradient": None, "deconvnet": deconvnet_rule, "guided": guided_rule}
 

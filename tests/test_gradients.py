@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vislib.core import FAMILIES, one_forward
-from vislib.gradients import (
+from vislib.explain.gradients import (
     deconvnet,
     deconvnet_rule,
     gradient,

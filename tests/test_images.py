@@ -16,8 +16,7 @@ import torch
 from PIL import Image
 from scipy.ndimage import affine_transform
 
-from vislib.errors import InputError, nearest
-from vislib.images import (
+from vislib.data.images import (
     MAX_PIXELS,
     centre_crop,
     load_image,
@@ -25,8 +24,9 @@ from vislib.images import (
     resize,
     to_pil,
     to_tensor,
-    turn_and_zoom,
 )
+from vislib.errors import InputError, nearest
+from vislib.transforms import rotate_and_zoom
 
 GREY = np.array([[0, 1, 127], [128, 254, 255]], dtype=np.uint8)
 PHOTO = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
@@ -368,7 +368,7 @@ def test_turn_and_zoom_against_scipy_and_quarter_turns():
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(2, 3, 24, 24, generator=generator)
     quarter = torch.tensor([torch.pi / 2, -torch.pi / 2])
-    turned = turn_and_zoom(x, quarter, 1.0)
+    turned = rotate_and_zoom(x, quarter, 1.0)
     expected = torch.stack([torch.rot90(x[0], 1, (1, 2)), torch.rot90(x[1], -1, (1, 2))])
     torch.testing.assert_close(turned, expected, atol=1e-5, rtol=0)
     # Half as much of the picture, against scipy about the same middle; smooth, not square.
@@ -376,5 +376,5 @@ def test_turn_and_zoom_against_scipy_and_quarter_turns():
     angle, middle = 0.3, np.array([19.5, 29.5])
     matrix = 0.5 * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     found = affine_transform(y[0, 0].numpy(), matrix, middle - matrix @ middle, order=1)
-    mine = turn_and_zoom(y, torch.tensor(angle), 0.5)[0, 0]
+    mine = rotate_and_zoom(y, torch.tensor(angle), 0.5)[0, 0]
     torch.testing.assert_close(mine, torch.as_tensor(found), atol=1e-5, rtol=0)

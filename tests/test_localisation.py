@@ -12,9 +12,9 @@ from pycocotools import mask as coco_mask
 from skimage.measure import label, regionprops
 from torchvision.ops import box_iou
 
-from vislib.coco import Coco
+from vislib.data.coco import Coco
 from vislib.errors import InputError
-from vislib.localisation import (
+from vislib.measure.localisation import (
     best_iou,
     bounding_box,
     box,
@@ -23,8 +23,8 @@ from vislib.localisation import (
     mask_iou,
     region,
 )
+from vislib.measure.statistics import bootstrap_interval
 from vislib.paths import DATA
-from vislib.report import bootstrap_interval
 
 # ------------------------------------------------------------ from a map to a box
 

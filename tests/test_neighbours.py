@@ -19,10 +19,13 @@ from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
-from vislib import neighbours, nets, show
-from vislib.coco import Coco
+from vislib import nets, show
 from vislib.core import record
+from vislib.data.coco import Coco
+from vislib.data.objects import object_crops
 from vislib.errors import InputError
+from vislib.features import neighbours
+from vislib.layers import classifier_head
 from vislib.paths import DATA
 from vislib.widgets import neighbours as widgets
 
@@ -38,13 +41,13 @@ def gallery() -> Coco:
 
 
 def test_a_crop_holds_the_whole_object(gallery: Coco) -> None:
-    crops = neighbours.object_crops(gallery, 64)
+    crops = object_crops(gallery, 64)
     count = sum(len(gallery.objects(i)) for i in range(1001, 1013))
     assert crops.images.shape == (count, 3, 64, 64)
     assert crops.images.min() >= 0 and crops.images.max() <= 1
     for label, scene in zip(crops.labels.tolist(), crops.scenes.tolist(), strict=True):
         assert crops.names[label] in gallery.objects(scene)
-    few = neighbours.object_crops(gallery, 64, per_category=1, categories=["zebra", "dog"])
+    few = object_crops(gallery, 64, per_category=1, categories=["zebra", "dog"])
     assert few.names == ("zebra", "dog") and few.labels.tolist() == [0, 1]
 
 
@@ -71,14 +74,14 @@ def test_a_crop_is_cut_where_the_object_is(tmp_path: Path, box: tuple[int, ...])
     (tmp_path / "annotations" / "instances_val.json").write_text(json.dumps(content))
     longest = max(bottom - top, right - left)
     length = min(round(1.3 * longest), 60)
-    crops = neighbours.object_crops(Coco(tmp_path, "val"), length)
+    crops = object_crops(Coco(tmp_path, "val"), length)
     assert crops.names == ("box",) and crops.images.shape == (1, 3, length, length)
     seen = min(bottom - top, length) * (right - left)
     assert crops.images[0, 0].sum() == seen
     with pytest.raises(ValueError, match="none of the categories nowhere"):
-        neighbours.object_crops(Coco(tmp_path, "val"), 8, categories=["nowhere"])
+        object_crops(Coco(tmp_path, "val"), 8, categories=["nowhere"])
     with pytest.raises(InputError, match="boxx"):
-        neighbours.object_crops(Coco(tmp_path, "val"), 8, categories=["boxx"])
+        object_crops(Coco(tmp_path, "val"), 8, categories=["boxx"])
 
 
 # ---------------------------------------------------------------------- features
@@ -99,7 +102,7 @@ def test_the_last_hidden_layer_is_found(untrained, name: str) -> None:
     model, x = untrained(name), torch.rand(3, 3, 96, 96)
     before = copy.deepcopy(model.state_dict())
     head, size = HEADS[name]
-    assert neighbours.classifier_head(model, x) == head
+    assert classifier_head(model, x) == head
     features = neighbours.features_of(model, x, batch=2)
     assert features.shape == (3, size) and not features.requires_grad
     with torch.no_grad():
@@ -121,7 +124,7 @@ def test_pocket_nets(name: str) -> None:
     """All heads are linear in the mean of what enters them, pooled before or after."""
     model, x = nets.load(name), torch.rand(3, 3, 128, 128)
     features = neighbours.features_of(model, x, batch=2)
-    head = model.get_submodule(neighbours.classifier_head(model, x))
+    head = model.get_submodule(classifier_head(model, x))
     weight = head.weight.flatten(1)
     with torch.no_grad():
         assert torch.allclose(features @ weight.T + head.bias, model(x), atol=1e-4)
@@ -371,7 +374,7 @@ def test_a_photograph_is_shown_as_jpeg_pixel_for_pixel(monkeypatch: pytest.Monke
 
 
 def test_the_widget_over_its_range(gallery: Coco) -> None:
-    crops = neighbours.object_crops(gallery, 32)
+    crops = object_crops(gallery, 32)
     spaces = {"pixels": crops.images.flatten(1), "colour": crops.images.mean((2, 3))}
     for depth, name in enumerate(spaces):
         table = neighbours.nearest(spaces[name], 5)
@@ -388,7 +391,7 @@ def _alt(shown: Any) -> str:
 def test_the_widgets_pictures(gallery: Coco, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr("IPython.display.display", seen.append)
-    crops = neighbours.object_crops(gallery, 16, per_category=2)
+    crops = object_crops(gallery, 16, per_category=2)
     spaces = {"pixels": crops.images.flatten(1), "colour": crops.images.mean((2, 3))}
     widgets.draw_neighbours(crops, spaces, 3, 1)
     found = [crops.names[crops.labels[i]] for i in widgets.neighbours_at(spaces, 3, 1)]
@@ -415,7 +418,7 @@ def test_features_beat_pixels_on_photographs(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("TORCH_HOME", os.fspath(weights))
     split = next((SHARED / "coco" / "annotations").glob("instances_*.json")).stem[10:]
     coco = Coco(SHARED / "coco", split)
-    crops = neighbours.object_crops(coco, 128, categories=["zebra", "bus", "pizza", "cat"])
+    crops = object_crops(coco, 128, categories=["zebra", "bus", "pizza", "cat"])
     model = nets.load("squeezenet1_0")
     precisions = []
     for features in (crops.images.flatten(1), neighbours.features_of(model, crops.images)):

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from vislib import nets, pocket
+from vislib import nets
+from vislib.data import pocket
 
 POCKET = sorted(nets.POCKET_NETS)
 

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from vislib import nets
 from vislib.core import record
-from vislib.occlusion import filling, occlusion, slide, spread
-from vislib.regions import Regions
+from vislib.explain._crops import Regions
+from vislib.explain.occlusion import occlusion, slide, spread
+from vislib.transforms import baseline_image
 
 NETS = [
     "alexnet", "vgg11", "squeezenet1_1", "resnet18", "googlenet", "densenet121", "mobilenet_v2",
@@ -233,8 +234,8 @@ def test_occlusion_equals_captum(name, x, untrained):
 
 @pytest.mark.parametrize(("size", "stride"), [(1, 9), (7, 5), (16, 16), (72, 4), (10, 30)])
 def test_slide_equals_plain_loops(size, stride, x, net):
-    fill = filling(x, "noise")
-    found = slide(net, x, size=size, stride=stride, fill=fill, layer="0.3")
+    baseline = baseline_image(x, "noise")
+    found = slide(net, x, size=size, stride=stride, baseline=baseline, layer="0.3")
     assert found.rows[0] == found.columns[0] == 0
     assert 80 - max(size, stride) <= found.rows[-1] < 80
     assert 72 - max(size, stride) <= found.columns[-1] < 72
@@ -242,7 +243,7 @@ def test_slide_equals_plain_loops(size, stride, x, net):
         for j, column in enumerate(found.columns):
             covered = x.clone()
             square = (..., slice(row, row + size), slice(column, column + size))
-            covered[square] = fill[square]
+            covered[square] = baseline[square]
             with torch.no_grad(), record(net, ["0.3"]) as outputs:
                 logits = net(covered)
             totals = outputs["0.3"].sum(dim=(2, 3))
@@ -253,8 +254,8 @@ def test_slide_equals_plain_loops(size, stride, x, net):
 
 
 def test_a_square_that_changes_nothing_gives_zero(x, net):
-    assert not slide(net, x, fill=x).logits.sub(net(x)[:, None, None]).abs().gt(1e-6).any()
-    assert occlusion(net, x, 3, fill=x).abs().max() < 1e-6
+    assert not slide(net, x, baseline=x).logits.sub(net(x)[:, None, None]).abs().gt(1e-6).any()
+    assert occlusion(net, x, 3, baseline=x).abs().max() < 1e-6
 
 
 def test_only_the_place_that_a_net_looks_at_counts():
@@ -265,10 +266,10 @@ def test_only_the_place_that_a_net_looks_at_counts():
             return x[:, :1, :8, :8].mean(dim=(2, 3)).expand(-1, 2)
 
     image = torch.ones(1, 3, 32, 32)
-    values = slide(Corner(), image, size=8, stride=4, fill=0.0).logits[0, :, :, 0]
+    values = slide(Corner(), image, size=8, stride=4, baseline=0.0).logits[0, :, :, 0]
     assert values[0, 0] == 0 and values[0, 1] == values[1, 0] == 0.5 and values[1, 1] == 0.75
     assert (values[2:] == 1).all() and (values[:, 2:] == 1).all()
-    found = occlusion(Corner(), image, 1, size=8, stride=4, fill=0.0)[0, 0]
+    found = occlusion(Corner(), image, 1, size=8, stride=4, baseline=0.0)[0, 0]
     assert found[0, 0] == 1 and found[12:].abs().max() == 0
 
 
@@ -292,15 +293,15 @@ def test_spread_is_the_mean_over_the_squares(x, net):
 
 @pytest.mark.parametrize("kind", ["grey", "mean", "blur", "noise"])
 def test_fillings(kind, x):
-    made = filling(x, kind)
+    made = baseline_image(x, kind)
     assert made.shape == x.shape and made.min() >= 0 and made.max() <= 1
-    assert torch.equal(made, filling(x, kind))
+    assert torch.equal(made, baseline_image(x, kind))
     if kind == "mean":
         assert torch.allclose(made[1, 2], x[1, 2].mean())
     if kind == "blur":
         assert torch.allclose(made.mean(), x.mean(), atol=0.02) and made.std() < 0.2 * x.std()
     if kind == "noise":
-        assert not torch.equal(made, filling(x, kind, seed=1)) and 0.25 < made.std() < 0.33
+        assert not torch.equal(made, baseline_image(x, kind, seed=1)) and 0.25 < made.std() < 0.33
 
 
 def test_what_cannot_be_is_said(x, net):
@@ -308,8 +309,8 @@ def test_what_cannot_be_is_said(x, net):
         slide(net, x, size=73)
     with pytest.raises(ValueError, match="must move by at least 1 pixel, not by 0"):
         slide(net, x, stride=0)
-    with pytest.raises(ValueError, match="no filling 'gray'"):
-        filling(x, "gray")
+    with pytest.raises(ValueError, match="no baseline 'gray'"):
+        baseline_image(x, "gray")
     with pytest.raises(ValueError, match="target 10 does not exist"):
         occlusion(net, x, 10)
     with pytest.raises(ValueError, match="NaN"):

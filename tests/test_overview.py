@@ -6,25 +6,20 @@ import pandas as pd
 import pytest
 import torch
 
-from vislib import (
-    benchmark,
-    cam,
-    gradients,
-    nets,
-    occlusion,
-    overview,
-    relevance,
-    report,
-    sanity,
-    zeiler,
-)
-from vislib.benchmark import Costly
-from vislib.coco import Coco
-from vislib.core import last_conv_stage
+from vislib import nets
+from vislib.data.coco import Coco
 from vislib.errors import InputError
+from vislib.explain import cam, gradients, occlusion
+from vislib.explain.averaging import integrated_gradients, smoothgrad
+from vislib.explain.fullgrad import fullgrad
+from vislib.explain.lrp import lrp
+from vislib.explain.shapley import shapley
+from vislib.features import deconvnet
+from vislib.layers import last_conv_stage
+from vislib.maps import rank_correlation, upsample
+from vislib.measure import benchmark, overview, report
+from vislib.measure.benchmark import Costly
 from vislib.paths import DATA
-from vislib.saliency import integrated_gradients, smoothgrad
-from vislib.shapley import shapley
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +55,8 @@ BY_HAND = {
     "integrated_gradients": (Costly(integrated_gradients, {"steps": 5}), 5, 5),
     # squares at 0, 16, 32 of each side, and the picture itself
     "occlusion": (Costly(occlusion.occlusion, {"size": 16, "stride": 16}), 3 * 3 + 1, 0),
-    "fullgrad": (Costly(relevance.fullgrad), 1, 1),
-    "lrp": (Costly(relevance.lrp), 1, 1),
+    "fullgrad": (Costly(fullgrad), 1, 1),
+    "lrp": (Costly(lrp), 1, 1),
     "sobel_edges": (overview.METHODS["sobel_edges"].run, 0, 0),
 }
 
@@ -118,17 +113,17 @@ def test_every_method_of_the_benchmark_has_its_place():
 def test_methods_are_the_benchmarks(model, x, layer, name):
     """What shares one forward pass there is called by itself here."""
     maps, _ = benchmark.explain(model, x, 3, [name], layer=layer)
-    own = cam.upsample(overview.METHODS[name].run(model, x, 3, layer), x.shape[-2:])
+    own = upsample(overview.METHODS[name].run(model, x, 3, layer), x.shape[-2:])
     assert torch.allclose(own, maps[name], atol=1e-5 * float(maps[name].abs().max()))
 
 
 def test_the_deconvnet_of_a_unit(x):
     net, layer = nets.load("pocket_vgg"), "net.features.8"
-    maps, _ = zeiler.forward(net, x, layer)
+    maps, _ = deconvnet.forward(net, x, layer)
     own = overview.unit_deconvnet(net, x, 3, layer=layer)
     for i, image in enumerate(x):
         unit = int(maps[i].flatten(1).amax(1).argmax())
-        assert torch.equal(own[i], zeiler.reconstruct(net, image[None], layer, unit)[0])
+        assert torch.equal(own[i], deconvnet.reconstruct(net, image[None], layer, unit)[0])
     assert torch.equal(own, overview.unit_deconvnet(net, x, 7, layer=layer))
 
 
@@ -170,11 +165,11 @@ def test_a_row_is_what_the_parts_give(model, x, layer, randoms):
     method = overview.METHODS["gradient"].run
     row = overview.examine(method, model, randoms, x[:1], (3, 7), layer)
     a, b = (gradients.gradient(model, x[:1], which) for which in (3, 7))
-    signed = float(sanity.rank_correlation(a, b, absolute=False))
+    signed = float(rank_correlation(a, b, absolute=False))
     assert row["two_classes"] == pytest.approx(signed, abs=1e-4)
     for check, copies in randoms.items():
         maps = [gradients.gradient(net, x[:1], 3) for net in copies]
-        each = [float(sanity.rank_correlation(a, c)) for c in maps]
+        each = [float(rank_correlation(a, c)) for c in maps]
         assert row[check] == pytest.approx(sum(each) / len(each), abs=1e-4)
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from vislib import pocket
+from vislib.data import pocket
 from vislib.paths import DATA
 
 FOLDER = DATA / "pocket_coco"

@@ -16,8 +16,9 @@ from pycocotools.coco import COCO
 from scipy.ndimage import distance_transform_edt
 from torchvision import transforms
 
-from vislib import benchmark, nets, report
-from vislib.coco import Coco
+from vislib import nets
+from vislib.data.coco import Coco
+from vislib.measure import benchmark, report
 
 SHARED = Path(__file__).parents[2] / "shared"
 REFERENCE = SHARED / "coco" / "reference.json"

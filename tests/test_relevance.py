@@ -29,12 +29,13 @@ from zennit.core import Stabilizer
 from zennit.torchvision import ResNetCanonizer
 from zennit.types import Linear
 
-from vislib import lrp_rules, nets
-from vislib.cam import upsample
-from vislib.composites import COMPOSITES, Composite, find_composite, uniform
+from vislib import nets
 from vislib.core import FAMILIES, BackwardRules, frozen, one_forward
-from vislib.gradients import gradient
-from vislib.lrp_rules import (
+from vislib.explain.fullgrad import fullgrad, fullgrad_parts
+from vislib.explain.gradients import gradient, gradient_x_input, sensitivity
+from vislib.explain.lrp import lrp, relevance_by_layer, rules
+from vislib.explain.lrp.composites import COMPOSITES, Composite, find_composite, uniform
+from vislib.explain.lrp.rules import (
     alpha_beta_rule,
     epsilon_rule,
     flat_rule,
@@ -45,16 +46,8 @@ from vislib.lrp_rules import (
     z_plus_rule,
     zero_rule,
 )
-from vislib.relevance import (
-    fullgrad,
-    fullgrad_parts,
-    gradient_x_input,
-    lrp,
-    relevance_by_layer,
-    root_point,
-    sensitivity,
-    simple_taylor,
-)
+from vislib.explain.taylor import root_point, simple_taylor
+from vislib.maps import upsample
 
 NETS = ["alexnet", "vgg11", "squeezenet1_1", "resnet18", "googlenet", "densenet121"]
 TARGETS = [3, 7]
@@ -414,7 +407,7 @@ def matrix_alpha_beta(W: Tensor, b: Tensor, x: Tensor, R: Tensor, alpha: float) 
     )
 
 
-MATRIX_RULES: dict[str, tuple[lrp_rules.Any, Callable[..., Tensor]]] = {
+MATRIX_RULES: dict[str, tuple[rules.Any, Callable[..., Tensor]]] = {
     "zero": (zero_rule, lambda W, b, x, R: (W * x / (W @ x + b)[:, None] * R[:, None]).sum(0)),
     "epsilon": (epsilon_rule, lambda W, b, x, R: by_matrix(W, x, R, W * x, b)),
     "epsilon 0.3": (
@@ -445,7 +438,7 @@ LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
 
 
 def relevance_of_one_operation(
-    layer: Callable[[Tensor], Tensor], rule: lrp_rules.Any, x: Tensor, R: Tensor
+    layer: Callable[[Tensor], Tensor], rule: rules.Any, x: Tensor, R: Tensor
 ) -> Tensor:
     rules = BackwardRules(*FAMILIES)
     x = x.clone().requires_grad_()

@@ -11,9 +11,10 @@ from matplotlib import pyplot as plt
 from PIL import Image
 from scipy import stats
 
-from vislib import report
-from vislib.benchmark import ALL, CONTROLS, METHODS, NO_NET, RANDOM, Record, Skipped
 from vislib.errors import InputError
+from vislib.measure import report
+from vislib.measure.benchmark import ALL, CONTROLS, METHODS, NO_NET, RANDOM, Record, Skipped
+from vislib.measure.statistics import bootstrap_interval
 
 COLUMNS = "image_id,category,net,method,size,P,E,E_total,mask_share,score_rank"
 NETS = ("pocket_alexnet", "pocket_resnet", "pocket_squeezenet", "pocket_vgg")
@@ -62,7 +63,7 @@ def _close_figures():
 
 def test_with_one_record_per_image_the_interval_is_the_ordinary_bootstrap():
     values = np.random.default_rng(3).beta(2, 5, 60)
-    found = report.bootstrap_interval(values, np.arange(60), samples=20_000)
+    found = bootstrap_interval(values, np.arange(60), samples=20_000)
     ordinary = stats.bootstrap(
         (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(4)
     )
@@ -75,17 +76,17 @@ def test_images_are_drawn_with_all_their_records():
     # Of two images the one has P = 0 ten times and the other P = 1 ten times. Both the same: 1/2
     # of the draws. So the mean is as often 0 or 1, which no draw of single records would give.
     values, images = np.repeat([0.0, 1.0], 10), np.repeat([7, 3], 10)
-    assert report.bootstrap_interval(values, images) == (0, 1)
-    low, high = report.bootstrap_interval(values, np.arange(20))
+    assert bootstrap_interval(values, images) == (0, 1)
+    low, high = bootstrap_interval(values, np.arange(20))
     assert 0.2 < low < high < 0.8
 
 
 def test_an_image_with_more_records_weighs_more():
     # Drawn twice, the large image gives 0, the small one 1; mixed 1/10: means 0, 0.1, 1 only.
     values, images = np.array([0.0] * 9 + [1.0]), np.array([5] * 9 + [8])
-    low, high = report.bootstrap_interval(values, images, samples=999)
+    low, high = bootstrap_interval(values, images, samples=999)
     assert (low, high) == (0, 1)
-    assert report.bootstrap_interval(np.full(10, 0.25), images) == (0.25, 0.25)
+    assert bootstrap_interval(np.full(10, 0.25), images) == (0.25, 0.25)
 
 
 def test_the_interval_covers_the_truth_in_95_of_100_data_sets():
@@ -94,9 +95,9 @@ def test_the_interval_covers_the_truth_in_95_of_100_data_sets():
     for _ in range(trials):
         image_effects = random.normal(0.4, 0.1, 50)
         values = (image_effects[:, None] + random.normal(0, 0.05, (50, 4))).ravel()
-        low, high = report.bootstrap_interval(values, np.repeat(np.arange(50), 4), samples=400)
+        low, high = bootstrap_interval(values, np.repeat(np.arange(50), 4), samples=400)
         hits += low <= 0.4 <= high
-        low, high = report.bootstrap_interval(values, np.arange(200), samples=400)
+        low, high = bootstrap_interval(values, np.arange(200), samples=400)
         naive_hits += low <= 0.4 <= high
     assert 0.90 <= hits / trials <= 0.98  # ± 3 standard errors, and the bootstrap's small bias
     assert naive_hits / trials < 0.80  # as if the records of an image were independent
@@ -104,7 +105,7 @@ def test_the_interval_covers_the_truth_in_95_of_100_data_sets():
 
 def test_intervals_are_the_same_every_time():
     values, images = np.random.default_rng(0).random(40), np.arange(40) // 4
-    assert report.bootstrap_interval(values, images) == report.bootstrap_interval(values, images)
+    assert bootstrap_interval(values, images) == bootstrap_interval(values, images)
 
 
 # --- the table -------------------------------------------------------------------------------
@@ -128,7 +129,7 @@ def test_the_table_is_what_groupby_gives():
         assert found.records == len(group)
     defined = rows[(rows.method == "deconvnet") & rows.P.notna()]
     found = summary.loc[("all", "all", "deconvnet")]
-    interval = report.bootstrap_interval(defined.P.to_numpy(), defined.image_id.to_numpy())
+    interval = bootstrap_interval(defined.P.to_numpy(), defined.image_id.to_numpy())
     assert (found.low, found.high) == interval
     assert found.undefined > 0
 

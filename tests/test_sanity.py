@@ -15,10 +15,13 @@ import scipy.stats
 import torch
 from torch import Tensor, nn
 
-from vislib import nets, sanity
-from vislib.cam import grad_cam
-from vislib.gradients import deconvnet, gradient, guided_backprop
-from vislib.sanity import cascade, kaiming, randomised, rank_correlation, shuffled, torch_default
+from vislib import nets
+from vislib.explain.cam import grad_cam
+from vislib.explain.gradients import deconvnet, gradient, guided_backprop
+from vislib.layers import layers_with_weights
+from vislib.maps import rank_correlation
+from vislib.measure import sanity
+from vislib.measure.sanity import cascade, kaiming, randomised, shuffled, torch_default
 
 # Six families; AlexNet and VGG as the course's small ones, for a net is copied at each step.
 FAMILIES = ["pocket_alexnet", "pocket_vgg", "squeezenet1_1", "resnet18", "googlenet", "densenet121"]
@@ -60,7 +63,7 @@ def changed(model: nn.Module, other: nn.Module) -> set[str]:
 @pytest.mark.parametrize("name", ["pocket_alexnet", "pocket_vgg", "pocket_allconv", "pocket_gap"])
 def test_in_a_chain_the_layers_come_in_reversed_order(name, x):
     model = nets.load(name)
-    steps = sanity.layers(model, x)
+    steps = layers_with_weights(model, x)
     assert list(steps) == weighted(model)[::-1]
     assert all(names == [step] for step, names in steps.items())
 
@@ -68,7 +71,7 @@ def test_in_a_chain_the_layers_come_in_reversed_order(name, x):
 @pytest.mark.parametrize("name", dict.fromkeys([*FAMILIES, *nets.POCKET_NETS]))
 def test_every_layer_comes_once_and_after_all_that_use_it(name, build, x):
     model = build(name)
-    steps = list(sanity.layers(model, x))
+    steps = list(layers_with_weights(model, x))
     assert sorted(steps) == sorted(weighted(model))
     # second opinion: a layer above another one depends on it, so it cannot come later
     place = {layer: steps.index(layer) for layer in steps}
@@ -83,13 +86,13 @@ def test_every_layer_comes_once_and_after_all_that_use_it(name, build, x):
 
 def test_blocks_are_one_step_where_their_last_layer_is(untrained, x):
     model = untrained("resnet18")
-    steps = sanity.layers(model, x, blocks=["layer4", "layer2", "layer3", "layer1"])
+    steps = layers_with_weights(model, x, blocks=["layer4", "layer2", "layer3", "layer1"])
     assert list(steps) == ["fc", "layer4", "layer3", "layer2", "layer1", "bn1", "conv1"]
     assert sorted(steps["layer4"]) == sorted(n for n in weighted(model) if n.startswith("layer4."))
     assert steps["conv1"] == ["conv1"]
     # block "1" must not take "10" with it
     ones = [nn.Sequential(nn.Conv2d(3, 3, 1)) for _ in range(11)]
-    flat = sanity.layers(nn.Sequential(*ones, nn.AdaptiveAvgPool2d(1)), x, blocks=["1"])
+    flat = layers_with_weights(nn.Sequential(*ones, nn.AdaptiveAvgPool2d(1)), x, blocks=["1"])
     assert flat["1"] == ["1.0"] and flat["10.0"] == ["10.0"] and len(flat) == 11
 
 
@@ -103,7 +106,7 @@ def test_blocks_are_one_step_where_their_last_layer_is(untrained, x):
 )
 def test_blocks_that_do_not_work_are_named(blocks, message, untrained, x):
     with pytest.raises(ValueError, match=message):
-        sanity.layers(untrained("resnet18"), x, blocks=blocks)
+        layers_with_weights(untrained("resnet18"), x, blocks=blocks)
 
 
 class Odd(nn.Module):
@@ -123,7 +126,7 @@ class Odd(nn.Module):
 
 
 def test_a_layer_that_is_called_twice_stands_at_its_last_call(x):
-    assert list(sanity.layers(Odd(), x)) == ["twice", "statistics", "once"]
+    assert list(layers_with_weights(Odd(), x)) == ["twice", "statistics", "once"]
 
 
 def test_weights_that_no_draw_can_do_are_named(x):
@@ -167,7 +170,7 @@ def test_exactly_the_layers_from_the_top_are_new(name, build, x):
     before = copy.deepcopy(model.state_dict())
     random_state = torch.random.get_rng_state()
     for blocks in ([], containers(model)):
-        steps = sanity.layers(model, x, blocks=blocks)
+        steps = layers_with_weights(model, x, blocks=blocks)
         new: set[str] = set()
         walk = itertools.islice(randomised(model, x, blocks=blocks), None if blocks else 2)
         for (layer, other), (step, names) in zip(walk, steps.items(), strict=False):
@@ -185,7 +188,7 @@ def test_exactly_the_layers_from_the_top_are_new(name, build, x):
 @pytest.mark.parametrize("name", ["pocket_vgg", "pocket_resnet"])
 def test_cascading_and_one_at_a_time(name, draw, x):
     model = nets.load(name)
-    steps = list(sanity.layers(model, x))
+    steps = list(layers_with_weights(model, x))
     down = dict(randomised(model, x, draw=draw))
     alone = dict(randomised(model, x, draw=draw, cascading=False))
     assert list(down) == list(alone) == steps
@@ -310,7 +313,7 @@ def test_cascade_is_the_loop_that_it_stands_for(x):
         "nothing": lambda model, x, target: torch.zeros_like(x),
     }
     found = cascade(model, x, [3, 5], methods, seed=4)
-    assert list(found) == list(sanity.layers(model, x))
+    assert list(found) == list(layers_with_weights(model, x))
     for layer, other in randomised(model, x, seed=4):
         expected = rank_correlation(gradient(model, x, [3, 5]), gradient(other, x, [3, 5]))
         assert torch.equal(found[layer]["gradient"], expected)

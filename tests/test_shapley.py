@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vislib import shapley
-from vislib.occlusion import filling
-from vislib.shapley import Game
+from vislib.explain import shapley
+from vislib.explain.shapley import Game
+from vislib.transforms import baseline_image
 
 SEEDS = range(6)
 
@@ -349,15 +349,19 @@ def squares(side: int, rows: int) -> Tensor:
 def test_against_captum(untrained, name, x):
     """Exact Shapley values of four parts, with another image as filling."""
     model, image, parts = untrained(name), x[:1], squares(96, 2)
-    fill = x[1:]
+    baseline = x[1:]
     expected = captum.attr.ShapleyValues(model).attribute(
-        image, baselines=fill, target=7, feature_mask=parts[None, None], perturbations_per_eval=16
+        image,
+        baselines=baseline,
+        target=7,
+        feature_mask=parts[None, None],
+        perturbations_per_eval=16,
     )
-    game = shapley.image_game(model, image, 7, parts, fill=fill)
+    game = shapley.image_game(model, image, 7, parts, baseline=baseline)
     found = shapley.exact(game, 4)[parts]
     scale = float(expected.abs().max())
     assert scale > 0 and close(found, expected[0, 0].detach(), 1e-4 * scale)
-    all_orders = shapley.shapley(model, image, 7, segments=parts, fill=fill, samples=200)
+    all_orders = shapley.shapley(model, image, 7, segments=parts, baseline=baseline, samples=200)
     assert close(all_orders, expected[:, :1].detach(), 0.2 * scale)
 
 
@@ -393,14 +397,14 @@ def test_samples_against_captum(x):
 
 @pytest.mark.parametrize("kind", ["grey", "mean", "blur", "noise"])
 def test_efficiency_on_images(x, kind):
-    model, fill = small(), filling(x, kind)
-    found = shapley.shapley(model, x, [2, 4], segments=12, fill=fill, samples=4)
+    model, baseline = small(), baseline_image(x, kind)
+    found = shapley.shapley(model, x, [2, 4], segments=12, baseline=baseline, samples=4)
     assert found.shape == (2, 1, 96, 96) and found.dtype == x.dtype
     with torch.no_grad():
         for n, target in enumerate([2, 4]):
             parts = shapley.superpixels(x[n], 12)
             one_of_each = [found[n, 0][parts == i].unique().item() for i in range(parts.max() + 1)]
-            total = model(x[n : n + 1])[0, target] - model(fill[n : n + 1])[0, target]
+            total = model(x[n : n + 1])[0, target] - model(baseline[n : n + 1])[0, target]
             assert sum(one_of_each) == pytest.approx(float(total), abs=1e-5)
 
 

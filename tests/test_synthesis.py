@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vislib import nets, synthesis
 from vislib.synthesis import (
     Objective,
-    Seen,
+    View,
     alike,
     ascend,
     blur,
@@ -81,7 +81,7 @@ def smooth() -> nn.Module:
 
 MAPS, GUIDE = random(2, 3, 4, 5), random(1, 3, 2, 2, seed=1)
 LOGITS, IMAGE = random(2, 6, seed=2), random(2, 3, 4, 5, seed=3)
-SEEN = Seen(IMAGE, LOGITS, {"a": MAPS}, [random(2, 7, seed=4)])
+SEEN = View(IMAGE, LOGITS, {"a": MAPS}, [random(2, 7, seed=4)])
 
 
 def variation(x: np.ndarray) -> float:
@@ -170,7 +170,7 @@ def test_prior_equals_the_density_with_its_full_covariance(wanted):
     log_p = log_prior(data)
     x = random(2, wanted, 4, 4, seed=9)
     # The quadratic form's matrix, from its second differences, is symmetric and shift-invariant …
-    quadratic = lambda v: float(log_p.score(Seen((mean + v)[:1]))[0])  # noqa: E731
+    quadratic = lambda v: float(log_p.score(View((mean + v)[:1]))[0])  # noqa: E731
     basis = torch.eye(16 * wanted, dtype=torch.float64).view(-1, 1, wanted, 4, 4)
     H = np.array([[quadratic(a + b) - quadratic(a) - quadratic(b) for a in basis] for b in basis])
     v = (x[0] - mean[0]).flatten().numpy()
@@ -188,7 +188,7 @@ def test_prior_prefers_what_it_was_made_from():
     x = torch.cat([noise(8, 3, 16, 16, seed=s).cumsum(-1).cumsum(-2) / 128 for s in (0, 1)])
     log_p = log_prior(x[:8])
     like, shuffled = x[8:], x[8:].flatten(2)[..., torch.randperm(256)].view(8, 3, 16, 16)
-    assert (log_p.score(Seen(like)) > log_p.score(Seen(shuffled))).all()
+    assert (log_p.score(View(like)) > log_p.score(View(shuffled))).all()
 
 
 # ------------------------------------------------------------ transforms and edits
@@ -253,8 +253,8 @@ def test_fourier_is_the_sum_of_its_waves():
 
 def test_colours_are_those_of_the_photographs():
     """Pocket COCO's colours have this covariance, up to the unit and to half of the scenes."""
-    from vislib.coco import Coco
-    from vislib.images import to_tensor
+    from vislib.data.coco import Coco
+    from vislib.data.images import to_tensor
     from vislib.paths import DATA
 
     coco = Coco(DATA / "pocket_coco", "val")

@@ -10,8 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vislib import nets, pocket, training
+from vislib import nets
+from vislib.data import pocket
 from vislib.errors import InputError
+from vislib.nets import training
 
 NAME = "pocket_squeezenet"
 SETTINGS: dict[str, Any] = {"epochs": 2, "scenes": 24, "seed": 3, "progress": False}

@@ -32,18 +32,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vislib.core import (
-    Layer,
-    Target,
-    check_images,
-    check_logits,
-    frozen,
-    last_conv_stage,
-    record,
-    score,
-)
+from vislib.core import Layer, Target, check_images, check_logits, frozen, record, score
 from vislib.errors import nearest
-from vislib.images import turn_and_zoom
+from vislib.layers import last_conv_stage
+from vislib.transforms import rotate_and_zoom
 
 Objective = Callable[[Tensor], Tensor]
 Transform = Callable[[Tensor, torch.Generator], Tensor]
@@ -385,7 +377,7 @@ def random_view(
     if zoom < 1:
         raise ValueError(f"zoom is the largest factor, at least 1, got {zoom}")
     draw = torch.rand(3, len(x), generator=generator, device=generator.device).to(x) * 2 - 1
-    seen = turn_and_zoom(x, draw[0] * math.radians(angle), zoom ** -draw[1])
+    seen = rotate_and_zoom(x, draw[0] * math.radians(angle), zoom ** -draw[1])
     return (seen * (1 + light * draw[2]).view(-1, 1, 1, 1)).clamp(0, 1)
 
 

@@ -49,8 +49,9 @@ def _told(error: Exception, out: Path | None) -> str:
 
 
 def _benchmark(options: argparse.Namespace) -> None:
-    from vislib import benchmark, nets, report
-    from vislib.coco import Coco
+    from vislib import nets
+    from vislib.data.coco import Coco
+    from vislib.measure import benchmark, report
 
     folder = options.coco or DATA / "pocket_coco"
     coco = Coco(folder, options.split or ("val2017" if options.coco else "val"))
@@ -79,7 +80,7 @@ def _benchmark(options: argparse.Namespace) -> None:
 
 
 def _fetch(options: argparse.Namespace) -> None:
-    from vislib import coco
+    from vislib.data import coco
 
     coco.fetch(
         options.out,
@@ -91,7 +92,7 @@ def _fetch(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from vislib import training
+    from vislib.nets import training
 
     card = training.train(
         options.name,

@@ -441,7 +441,7 @@ def one_forward(
     `families` are the operations for which `ForwardPass.backward` will be given rules:
 
     >>> from torchvision.models import alexnet
-    >>> from vislib.gradients import deconvnet_rule, guided_rule
+    >>> from vislib.explain.gradients import deconvnet_rule, guided_rule
     >>> x = torch.rand(1, 3, 224, 224)
     >>> with one_forward(alexnet(), x, 3, families=["activation"]) as forward:
     ...     gradient, = forward.backward()
@@ -469,53 +469,3 @@ def one_forward(
             )
         y = score(logits, target(logits.detach()) if callable(target) else target)
         yield ForwardPass(x, logits, y, next(iter(outputs.values()), x), rules)
-
-
-def last_conv_stage(model: nn.Module, x: Tensor) -> str:
-    """Name of the layer where Grad-CAM usually looks: the last convolutional stage before the head.
-
-    Found by running the net on the first image of `x`: the last convolution that still gives a map
-    (larger than 1×1, and not yet one map per class), and from there on through activations and
-    normalisations up to the next pooling, dropout or change of shape. Of modules that return the
-    very same tensor, the outermost. AlexNet ``features.11``, VGG19 ``features.35``, ResNet
-    ``layer4``, SqueezeNet, DenseNet and MobileNet ``features``, GoogLeNet ``inception5b``.
-    """
-    names = {module: name for name, module in model.named_modules()}
-    calls: list[tuple[nn.Module, Any]] = []
-    handles = [
-        module.register_forward_hook(lambda module, _, output: calls.append((module, output)))
-        for module in names
-    ]
-    try:
-        with frozen(model), torch.no_grad():
-            logits = check_logits(model(check_images(x)[:1].clone()))  # it may overwrite its input
-    finally:
-        for handle in handles:
-            handle.remove()
-
-    # One map per class, with no linear layer after it, is the head of a net such as SqueezeNet.
-    linear = max((i for i, (m, _) in enumerate(calls) if isinstance(m, nn.Linear)), default=-1)
-    head = [
-        i > linear and isinstance(out, Tensor) and out.ndim == 4 and out.shape[1] == logits.shape[1]
-        for i, (_, out) in enumerate(calls)
-    ]
-    convolutions = [
-        i
-        for i, (module, out) in enumerate(calls)
-        if isinstance(module, nn.Conv2d) and not head[i] and out[0, 0].numel() > 1
-    ]
-    if not convolutions:
-        raise ValueError(
-            f"{type(model).__name__} has no convolutional map larger than 1×1: pass layer="
-        )
-    start = convolutions[-1]
-    size = calls[start][1].shape[-2:]
-    ends = (nn.Dropout, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-    stage = [calls[start]]
-    for i, (module, out) in enumerate(calls[start + 1 :], start + 1):
-        if isinstance(module, ends) or head[i]:
-            break
-        if isinstance(out, Tensor) and out.ndim == 4 and out.shape[-2:] == size:
-            stage.append((module, out))
-    same = [names[module] for module, out in reversed(stage) if out is stage[-1][1]]
-    return min(same, key=lambda name: name.count("."))  # of equals the last: ReLU, not convolution

@@ -235,7 +235,7 @@ def write_checksums() -> int:
     files = sorted(
         path.relative_to(DATA).as_posix()
         for path in DATA.rglob("*")
-        if path.is_file() and path != SUMS and path.suffix not in (".md", ".part")
+        if path.is_file() and path != SUMS and path.suffix not in (".md", ".part", ".py", ".pyc")
     )
     names = [name for name in files if not any(part[0] == "." for part in name.split("/"))]
     lines = [f"{_sha256(DATA / name)}  {name}\n" for name in names]

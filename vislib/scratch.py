@@ -12,12 +12,10 @@ from itertools import pairwise
 
 import numpy as np
 
-Array = np.ndarray
-
 # ---------------------------------------------------------------------- perceptrons (01)
 
 
-def perceptron(x: Array, w: Array, b: Array | float) -> Array:
+def perceptron(x: np.ndarray, w: np.ndarray, b: np.ndarray | float) -> np.ndarray:
     """The decision of Rosenblatt's neuron: ``1 if w·x + b > 0 else 0``, where bias = −threshold.
 
     With `w` outputs × inputs and `b` one bias for each output it is a whole layer of decisions.
@@ -26,12 +24,12 @@ def perceptron(x: Array, w: Array, b: Array | float) -> Array:
     return (x @ w.T + b > 0).astype(int)
 
 
-def nand(a: Array | int, b: Array | int) -> Array:
+def nand(a: np.ndarray | int, b: np.ndarray | int) -> np.ndarray:
     """``not (a and b)``: a perceptron with weights −2, −2 and bias 3. Inputs 0 or 1, any shape."""
     return perceptron(np.stack(np.broadcast_arrays(a, b), axis=-1), np.array([-2, -2]), 3)
 
 
-def add_bits(a: Array | int, b: Array | int) -> tuple[Array, Array]:
+def add_bits(a: np.ndarray | int, b: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:
     """``a + b`` of two bits as (sum bit, carry bit), made of five NAND perceptrons.
 
     The sum bit is ``a xor b``: no single perceptron computes it, three layers of NANDs do.
@@ -43,48 +41,48 @@ def add_bits(a: Array | int, b: Array | int) -> tuple[Array, Array]:
 # ---------------------------------------------------------------------- activations (01)
 
 
-def sigmoid(z: Array | float) -> Array:
+def sigmoid(z: np.ndarray | float) -> np.ndarray:
     """``σ(z) = 1 / (1 + e^−z)``, between 0 and 1. Never overflows: ``e`` gets only ``−|z|``."""
     small = np.exp(-np.abs(z))
     return np.where(np.asarray(z) >= 0, 1 / (1 + small), small / (1 + small))
 
 
-def sigmoid_prime(z: Array | float) -> Array:
+def sigmoid_prime(z: np.ndarray | float) -> np.ndarray:
     """``σ'(z) = σ(z) (1 − σ(z))``: at most 1/4, at z = 0."""
     return sigmoid(z) * (1 - sigmoid(z))
 
 
-def tanh(z: Array | float) -> Array:
+def tanh(z: np.ndarray | float) -> np.ndarray:
     """``tanh(z) = 2 σ(2z) − 1``: a sigmoid stretched to go from −1 to 1."""
     return np.tanh(z)
 
 
-def tanh_prime(z: Array | float) -> Array:
+def tanh_prime(z: np.ndarray | float) -> np.ndarray:
     """``tanh'(z) = 1 − tanh(z)²``: at most 1, at z = 0."""
     return 1 - np.tanh(z) ** 2
 
 
-def relu(z: Array | float) -> Array:
+def relu(z: np.ndarray | float) -> np.ndarray:
     """``max(z, 0)``, the rectified linear unit."""
     return np.maximum(z, 0)
 
 
-def relu_prime(z: Array | float) -> Array:
+def relu_prime(z: np.ndarray | float) -> np.ndarray:
     """``1 where z > 0, else 0``. At z = 0 there is no derivative; 0 is the usual choice."""
     return (np.asarray(z) > 0).astype(float)
 
 
-def leaky_relu(z: Array | float, leak: float = 0.01) -> Array:
+def leaky_relu(z: np.ndarray | float, leak: float = 0.01) -> np.ndarray:
     """``z where z > 0, else 0.01 z``: a ReLU that never goes quite silent."""
     return np.where(np.asarray(z) > 0, z, leak * np.asarray(z))
 
 
-def leaky_relu_prime(z: Array | float, leak: float = 0.01) -> Array:
+def leaky_relu_prime(z: np.ndarray | float, leak: float = 0.01) -> np.ndarray:
     """``1 where z > 0, else 0.01``."""
     return np.where(np.asarray(z) > 0, 1.0, leak)
 
 
-Activation = Callable[[Array], Array]
+Activation = Callable[[np.ndarray], np.ndarray]
 ACTIVATIONS: dict[str, tuple[Activation, Activation]] = {
     "sigmoid": (sigmoid, sigmoid_prime),
     "tanh": (tanh, tanh_prime),
@@ -97,7 +95,7 @@ ACTIVATIONS: dict[str, tuple[Activation, Activation]] = {
 
 def random_layers(
     sizes: Sequence[int], rng: np.random.Generator, gain: float = 1.0
-) -> tuple[list[Array], list[Array]]:
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Weights ~ N(0, gain²/inputs) and zero biases for layers of the given sizes, inputs first.
 
     Gain 1 keeps the spread of the signal about equal from layer to layer in a linear net, √2 in a
@@ -112,11 +110,11 @@ def random_layers(
 
 
 def mlp_forward(
-    x: Array,
-    weights: Sequence[Array],
-    biases: Sequence[Array],
+    x: np.ndarray,
+    weights: Sequence[np.ndarray],
+    biases: Sequence[np.ndarray],
     activation: Activation = sigmoid,
-) -> tuple[list[Array], list[Array]]:
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """All layers of a multilayer perceptron: ``z^l = w^l a^{l−1} + b^l`` and ``a^l = σ(z^l)``.
 
     Returns the lists ``z^1 … z^L`` and ``a^0 … a^L``, where ``a^0 = x``.
@@ -131,7 +129,7 @@ def mlp_forward(
 # ---------------------------------------------------------------------- losses (02)
 
 
-def mse(a: Array, y: Array) -> float:
+def mse(a: np.ndarray, y: np.ndarray) -> float:
     """Quadratic loss ``½ ‖a − y‖²``, averaged over the examples (rows; a vector is N examples).
 
     The half makes the gradient ``a − y``. (PyTorch's ``mse_loss`` has no half, and averages over
@@ -140,7 +138,7 @@ def mse(a: Array, y: Array) -> float:
     return float(0.5 * np.sum((a - y) ** 2) / len(a))
 
 
-def binary_cross_entropy(a: Array, y: Array) -> float:
+def binary_cross_entropy(a: np.ndarray, y: np.ndarray) -> float:
     """``−[y ln a + (1 − y) ln(1 − a)]``, averaged; `a` is a probability, `y` is 0 or 1.
 
     Probabilities are kept 1e-12 away from 0 and 1, so that the loss is always finite.
@@ -149,7 +147,7 @@ def binary_cross_entropy(a: Array, y: Array) -> float:
     return float(-np.mean(y * np.log(a) + (1 - y) * np.log(1 - a)))
 
 
-def softmax(z: Array) -> Array:
+def softmax(z: np.ndarray) -> np.ndarray:
     """``p_j = e^{z_j} / Σ_k e^{z_k}`` along the last axis: positive, and adds up to 1.
 
     The largest logit is taken away first. That changes nothing but keeps ``e^z`` from overflowing.
@@ -158,7 +156,7 @@ def softmax(z: Array) -> Array:
     return e / e.sum(axis=-1, keepdims=True)
 
 
-def cross_entropy(z: Array, labels: Array) -> float:
+def cross_entropy(z: np.ndarray, labels: np.ndarray) -> float:
     """``−ln softmax(z)[label]``, averaged over the examples; `z` N×K logits, `labels` N integers.
 
     Computed as ``ln Σ_k e^{z_k} − z_label``, which never takes the logarithm of 0.
@@ -172,8 +170,8 @@ def cross_entropy(z: Array, labels: Array) -> float:
 
 
 def gradient_descent(
-    loss_gradient: Callable[[Array], Array], start: Array, rate: float, steps: int
-) -> Array:
+    loss_gradient: Callable[[np.ndarray], np.ndarray], start: np.ndarray, rate: float, steps: int
+) -> np.ndarray:
     """Steps downhill, ``v ← v − η ∇L(v)``: the path, (steps + 1) × (shape of v), start first."""
     path = [np.asarray(start, dtype=float)]
     for _ in range(steps):
@@ -181,7 +179,7 @@ def gradient_descent(
     return np.stack(path)
 
 
-def minibatches(n: int, size: int, rng: np.random.Generator) -> Iterator[Array]:
+def minibatches(n: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """One epoch: the numbers 0 … n − 1 in random order, `size` at a time (fewer at the end)."""
     order = rng.permutation(n)
     for first in range(0, n, size):
@@ -189,14 +187,14 @@ def minibatches(n: int, size: int, rng: np.random.Generator) -> Iterator[Array]:
 
 
 def sgd(
-    loss_gradient: Callable[[Array, Array], Array],
-    start: Array,
+    loss_gradient: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    start: np.ndarray,
     n: int,
     rate: float,
     batch: int,
     epochs: int,
     rng: np.random.Generator,
-) -> Array:
+) -> np.ndarray:
     """Mini-batch gradient descent, ``v ← v − η ∇L_batch(v)``: the path, one row for each epoch.
 
     ``loss_gradient(v, rows)`` is the mean gradient over the examples `rows` out of `n`. Every epoch
@@ -213,7 +211,7 @@ def sgd(
 
 def split(
     n: int, rng: np.random.Generator, validation: float = 0.2, test: float = 0.2
-) -> tuple[Array, Array, Array]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Row numbers for training, validation and test: random, and no row in two of them."""
     order = rng.permutation(n)
     held_out, last = round(n * test), round(n * (test + validation))
@@ -224,11 +222,11 @@ def split(
 
 
 def send_back(
-    delta: Array,
-    zs: Sequence[Array],
-    weights: Sequence[Array],
+    delta: np.ndarray,
+    zs: Sequence[np.ndarray],
+    weights: Sequence[np.ndarray],
     derivative: Activation = sigmoid_prime,
-) -> list[Array]:
+) -> list[np.ndarray]:
     """The errors of all layers from that of the last: ``δ^l = (w^{l+1})ᵀ δ^{l+1} ⊙ σ'(z^l)``.
 
     `delta` is δ^V, N×(outputs of the last layer V). Returns the list ``δ^1 … δ^V``. Examples are
@@ -241,13 +239,13 @@ def send_back(
 
 
 def backpropagate(
-    x: Array,
-    y: Array,
-    weights: Sequence[Array],
-    biases: Sequence[Array],
+    x: np.ndarray,
+    y: np.ndarray,
+    weights: Sequence[np.ndarray],
+    biases: Sequence[np.ndarray],
     activation: Activation = sigmoid,
     derivative: Activation = sigmoid_prime,
-) -> tuple[list[Array], list[Array]]:
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The gradient of the quadratic loss (`mse`) for all weights and biases, by four equations.
 
     ``δ^V = ∇_a L ⊙ σ'(z^V)``, ``δ^l = (w^{l+1})ᵀ δ^{l+1} ⊙ σ'(z^l)``, ``∂L/∂b = δ``,
@@ -262,7 +260,9 @@ def backpropagate(
     return weight_gradients, bias_gradients
 
 
-def finite_differences(f: Callable[[Array], float], v: Array, step: float = 1e-5) -> Array:
+def finite_differences(
+    f: Callable[[np.ndarray], float], v: np.ndarray, step: float = 1e-5
+) -> np.ndarray:
     """The gradient of `f` at `v`, entry by entry: ``(f(v + h e_i) − f(v − h e_i)) / 2h``.
 
     Two evaluations for every entry: far too slow for training, and just right for checking.
@@ -277,15 +277,15 @@ def finite_differences(f: Callable[[Array], float], v: Array, step: float = 1e-5
 
 
 def train(
-    x: Array,
-    y: Array,
-    weights: Sequence[Array],
-    biases: Sequence[Array],
+    x: np.ndarray,
+    y: np.ndarray,
+    weights: Sequence[np.ndarray],
+    biases: Sequence[np.ndarray],
     rate: float,
     batch: int,
     epochs: int,
     rng: np.random.Generator,
-) -> tuple[list[Array], list[Array], list[float]]:
+) -> tuple[list[np.ndarray], list[np.ndarray], list[float]]:
     """Mini-batch gradient descent on a sigmoid net: new weights, new biases, the loss per epoch.
 
     The losses are those of all rows, before the first epoch and after each: epochs + 1 numbers.
@@ -302,13 +302,13 @@ def train(
 
 
 def input_gradient(
-    x: Array,
+    x: np.ndarray,
     target: int,
-    weights: Sequence[Array],
-    biases: Sequence[Array],
+    weights: Sequence[np.ndarray],
+    biases: Sequence[np.ndarray],
     activation: Activation = sigmoid,
     derivative: Activation = sigmoid_prime,
-) -> Array:
+) -> np.ndarray:
     """``∂y_c/∂x = (w^1)ᵀ δ^1``: how the score of class `target` changes with each input, N×n.
 
     The score is ``y_c = z^V_c``, before the last activation. The signal that starts the way back is
@@ -330,8 +330,8 @@ def output_size(size: int, kernel: int, stride: int = 1, padding: int = 0) -> in
 
 
 def convolve(
-    x: Array, w: Array, b: Array | float = 0.0, stride: int = 1, padding: int = 0
-) -> Array:
+    x: np.ndarray, w: np.ndarray, b: np.ndarray | float = 0.0, stride: int = 1, padding: int = 0
+) -> np.ndarray:
     """Slide kernels over maps, multiply, add up: ``y_o[i, j] = Σ w_o · window(i, j) + b_o``.
 
     Args:
@@ -357,7 +357,9 @@ def convolve(
     return y
 
 
-def transposed_convolve(x: Array, w: Array, stride: int = 1, padding: int = 0) -> Array:
+def transposed_convolve(
+    x: np.ndarray, w: np.ndarray, stride: int = 1, padding: int = 0
+) -> np.ndarray:
     """The way back through `convolve`: every value of `x` paints its kernel into the output.
 
     Where painted kernels overlap, they add up. `w` is (C of x)×(O of the output)×K×L, the same
@@ -373,7 +375,7 @@ def transposed_convolve(x: Array, w: Array, stride: int = 1, padding: int = 0) -
     return y[:, padding : y.shape[1] - padding, padding : y.shape[2] - padding]
 
 
-def max_pool(x: Array, size: int, stride: int | None = None) -> tuple[Array, Array]:
+def max_pool(x: np.ndarray, size: int, stride: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The largest value of every window of C×H×W maps, and its place: (maxima, switches).
 
     A switch is the place in the flattened map, ``row · W + column``, as PyTorch's
@@ -392,7 +394,7 @@ def max_pool(x: Array, size: int, stride: int | None = None) -> tuple[Array, Arr
     return maxima, switches
 
 
-def unpool(values: Array, switches: Array, shape: tuple[int, int]) -> Array:
+def unpool(values: np.ndarray, switches: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Put each value back to where its maximum was, zeros elsewhere: C×height×width.
 
     Where windows overlapped and share a switch, the last value stays, as in ``F.max_unpool2d``
@@ -404,7 +406,7 @@ def unpool(values: Array, switches: Array, shape: tuple[int, int]) -> Array:
     return y.reshape(len(values), *shape)
 
 
-def average_pool(x: Array, size: int, stride: int | None = None) -> Array:
+def average_pool(x: np.ndarray, size: int, stride: int | None = None) -> np.ndarray:
     """The mean of every window of C×H×W maps."""
     stride = stride or size
     channels, height, width = x.shape

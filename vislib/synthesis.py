@@ -38,7 +38,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vislib.core import Layer, Target, check_images, find_layer, frozen, record, score
-from vislib.images import turn_and_zoom
+from vislib.transforms import rotate_and_zoom
 
 Optimiser = Callable[[list[Tensor]], torch.optim.Optimizer]
 Transform = Callable[[Tensor, torch.Generator], Tensor]
@@ -56,7 +56,7 @@ lbfgs: Optimiser = partial(
 
 
 @dataclass(frozen=True)
-class Seen:
+class View:
     """What an objective may look at in one step.
 
     Attributes:
@@ -74,17 +74,17 @@ class Seen:
 
 @dataclass(frozen=True)
 class Objective:
-    """A function from what is `Seen` to N scores, and the layers that it looks at.
+    """A function from what is `View` to N scores, and the layers that it looks at.
 
     Objectives add up and take factors, so that a sum looks as on paper:
 
     >>> J = logit(3) - 1e-3 * l2()
-    >>> seen = Seen(image=torch.ones(1, 3, 2, 2), logits=torch.arange(5.0)[None])
+    >>> seen = View(image=torch.ones(1, 3, 2, 2), logits=torch.arange(5.0)[None])
     >>> round(float(J.score(seen)), 3)  # 3 − 0.001 · 12 · 0.5²
     2.997
     """
 
-    score: Callable[[Seen], Tensor]
+    score: Callable[[View], Tensor]
     layers: tuple[Layer, ...] = ()
 
     def __add__(self, other: Objective) -> Objective:
@@ -120,7 +120,7 @@ def log_probability(target: Target) -> Objective:
 def channel(layer: Layer, index: int | Sequence[int]) -> Objective:
     """Mean of one map of a layer; with N indices each image has its own."""
 
-    def mean(seen: Seen) -> Tensor:
+    def mean(seen: View) -> Tensor:
         return score(seen.maps[layer].flatten(2).mean(dim=2), index)
 
     return Objective(mean, (layer,))
@@ -129,7 +129,7 @@ def channel(layer: Layer, index: int | Sequence[int]) -> Objective:
 def neuron(layer: Layer, index: int | Sequence[int]) -> Objective:
     """One map of a layer at its middle place."""
 
-    def middle(seen: Seen) -> Tensor:
+    def middle(seen: View) -> Tensor:
         maps = seen.maps[layer]
         return score(maps[..., maps.shape[-2] // 2, maps.shape[-1] // 2], index)
 
@@ -148,7 +148,7 @@ def alike(layer: Layer, guide: Tensor) -> Objective:
     layer's maps of the other image.
     """
 
-    def matches(seen: Seen) -> Tensor:
+    def matches(seen: View) -> Tensor:
         maps = seen.maps[layer].flatten(2)
         best = torch.einsum("ncp,cq->npq", maps.detach(), guide[0].flatten(1)).argmax(dim=2)
         return (maps * guide[0].flatten(1).t()[best].transpose(1, 2)).sum(dim=1).mean(dim=1)
@@ -162,7 +162,7 @@ def diversity(layer: Layer) -> Objective:
     Olah, Mordvintsev & Schubert 2017. It needs N > 1 images, which are then made together.
     """
 
-    def unlike(seen: Seen) -> Tensor:
+    def unlike(seen: View) -> Tensor:
         grams = F.normalize(gram(seen.maps[layer]).flatten(1), dim=1)
         cosines = grams @ grams.t()
         return -(cosines.sum(dim=1) - cosines.diagonal()) / (len(grams) - 1)
@@ -173,7 +173,7 @@ def diversity(layer: Layer) -> Objective:
 def content(layer: Layer, wanted: Tensor) -> Objective:
     """Minus the content loss ``½ Σ (F − P)²`` to the `wanted` maps P, 1×C×h×w or N×C×h×w."""
 
-    def close(seen: Seen) -> Tensor:
+    def close(seen: View) -> Tensor:
         return -0.5 * (seen.maps[layer] - wanted).square().flatten(1).sum(dim=1)
 
     return Objective(close, (layer,))
@@ -193,7 +193,7 @@ def style(layer: Layer, wanted: Tensor) -> Objective:
     """
     aim = gram(wanted) / wanted[0, 0].numel()
 
-    def close(seen: Seen) -> Tensor:
+    def close(seen: View) -> Tensor:
         maps = seen.maps[layer]
         apart = gram(maps) / maps[0, 0].numel() - aim
         return -apart.square().flatten(1).sum(dim=1) / (4 * maps.shape[1] ** 2)
@@ -209,7 +209,7 @@ def l2(centre: float | Tensor = 0.5) -> Objective:
 def tv() -> Objective:
     """Total variation: the sum of ``|x_ij − x_i+1,j| + |x_ij − x_i,j+1|`` over the channels too."""
 
-    def variation(seen: Seen) -> Tensor:
+    def variation(seen: View) -> Tensor:
         steps = (seen.image.diff(dim=axis).abs().flatten(1).sum(dim=1) for axis in (-2, -1))
         return sum(steps, torch.zeros((), device=seen.image.device))
 
@@ -240,7 +240,7 @@ def log_prior(images: Tensor) -> Objective:
     inverse = torch.linalg.inv(S + 1e-4 * torch.eye(channels).to(S))[ring]
     inverse = inverse.reshape(height, width, channels, channels).to(X.dtype)
 
-    def log_p(seen: Seen) -> Tensor:
+    def log_p(seen: View) -> Tensor:
         x = torch.fft.fft2(seen.image - mean, norm="ortho")
         return -0.5 * torch.einsum("nahw,hwab,nbhw->n", x.conj(), inverse, x).real
 
@@ -345,7 +345,7 @@ def wobble(degrees: float = 8.0, zoom: float = 0.1) -> Transform:
 
     def turn(x: Tensor, generator: torch.Generator) -> Tensor:
         u, v = (2 * torch.rand(2, generator=generator) - 1).tolist()
-        return turn_and_zoom(x, torch.tensor(u * degrees).deg2rad(), 1 + v * zoom)
+        return rotate_and_zoom(x, torch.tensor(u * degrees).deg2rad(), 1 + v * zoom)
 
     return turn
 
@@ -457,7 +457,7 @@ def ascend(
             x = transform(x, generator)
         logits = model(x)
         maps = {layer: outputs[name] for layer, name in names.items()}
-        scores = _checked(objective.score(Seen(image, logits, maps, theta.parameters)), image)
+        scores = _checked(objective.score(View(image, logits, maps, theta.parameters)), image)
         gradients = torch.autograd.grad(-scores.sum(), theta.parameters)
         for parameter, gradient in zip(theta.parameters, gradients, strict=True):
             parameter.grad = rescale(gradient) if rescale else gradient

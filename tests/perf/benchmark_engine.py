@@ -28,8 +28,9 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor
 from torchvision.models import get_model
 
-from vislib.benchmark import METHODS, explain
-from vislib.core import find_layer, last_conv_stage
+from vislib.core import find_layer
+from vislib.layers import last_conv_stage
+from vislib.measure.benchmark import METHODS, explain
 
 SIZE, CLASS = 224, 7
 

@@ -16,7 +16,7 @@ from captum.attr import Occlusion
 from torch import Tensor
 from torchvision.models import get_model
 
-from vislib.occlusion import occlusion
+from vislib.explain.occlusion import occlusion
 
 STRIDE, CLASS = 8, 7
 

@@ -19,7 +19,7 @@ from captum.attr import IntegratedGradients, NoiseTunnel, Saliency
 from torch import Tensor
 from torchvision.models import get_model
 
-from vislib.saliency import integrated_gradients, smoothgrad
+from vislib.explain.averaging import integrated_gradients, smoothgrad
 
 CLASS, BATCH, LEVEL = 7, 4, 0.15
 

@@ -8,7 +8,8 @@ mistake. One module for each notebook; a check raises `Wrong` or prints one shor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -150,3 +151,56 @@ def _unchanged(before: Any, after: Any) -> bool:
 def _close(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
     top = np.abs(b[np.isfinite(b)]).max(initial=1e-12)
     return bool(np.allclose(a, b, rtol=0, atol=tolerance * top, equal_nan=True))
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """An exercise as data: the notebook calls it as its check, and the tests read its fields.
+
+    >>> double = Exercise(
+    ...     task="``double(a)``: twice an array.",
+    ...     inputs=lambda: [(np.arange(3.0),), (np.ones((2, 2)),)],
+    ...     solution=lambda a: 2 * a,
+    ...     what="the result",
+    ...     mistakes={"This is the square: multiply by 2": lambda a: a**2},
+    ...     praise="Twice as much.",
+    ... )
+    >>> double(lambda a: a + a)
+    ✓ Twice as much.
+    >>> double(lambda a: a * a)
+    Traceback (most recent call last):
+    vislib.checks.Wrong: the result is not right yet. This is the square: multiply by 2
+
+    Attributes:
+        task: what the learner writes, with its arguments and their shapes.
+        inputs: gives the arguments of each trial, fresh random ones at each call.
+        solution: the reference, called with the same arguments as the learner's function.
+        what: the name of the result in messages, or a function of the arguments that gives it.
+        mistakes: by the advice that a common mistake gets, the function of a learner who makes it.
+        praise: the line that is printed when all trials are right.
+        tolerance: relative to the largest expected value.
+        extra: further checks of the learner's function, such as edge cases.
+    """
+
+    task: str
+    inputs: Callable[[], Iterable[tuple[Any, ...]]]
+    solution: Callable[..., Any]
+    what: str | Callable[..., str]
+    mistakes: Mapping[str, Callable[..., Any]]
+    praise: str
+    tolerance: float = 1e-5
+    extra: Callable[[Callable[..., Any]], None] | None = None
+
+    def __call__(self, function: Callable[..., Any]) -> None:
+        """Raise `Wrong` with advice, or print one line."""
+        for inputs in self.inputs():
+            same(
+                call(function, *inputs),
+                self.solution(*inputs),
+                what=self.what if isinstance(self.what, str) else self.what(*inputs),
+                mistakes={advice: wrong(*inputs) for advice, wrong in self.mistakes.items()},
+                tolerance=self.tolerance,
+            )
+        if self.extra is not None:
+            self.extra(function)
+        right(self.praise)

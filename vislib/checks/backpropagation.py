@@ -10,8 +10,6 @@ import numpy as np
 from vislib import scratch
 from vislib.checks import call, right, same
 
-Array = np.ndarray
-
 
 def output_delta(function: Callable[..., Any]) -> None:
     """Equation 1, ``δ^V = (a − y) ⊙ σ'(z)``, as ``function(z, y)`` with N×m arrays."""
@@ -115,7 +113,7 @@ def input_gradient(function: Callable[..., Any]) -> None:
         gate = scratch.sigmoid_prime(zs[-1])
         identity = {"derivative": np.ones_like}
 
-        def back(delta: Array, weights=weights, zs=zs, **kwargs: Any) -> Array:
+        def back(delta: np.ndarray, weights=weights, zs=zs, **kwargs: Any) -> np.ndarray:
             return scratch.send_back(delta, zs, weights, **kwargs)[0] @ weights[0]
 
         all_classes, other = np.ones_like(one), np.roll(one, 1, axis=1)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vislib.cam import upsample
 from vislib.checks import Wrong, call, right, same
-from vislib.localisation import Box, bounding_box, box, iou
+from vislib.maps import upsample
+from vislib.measure.localisation import Box, bounding_box, box, iou
 
 
 def class_maps(function: Callable[..., Any]) -> None:

@@ -10,8 +10,6 @@ import numpy as np
 from vislib import scratch
 from vislib.checks import call, right, same
 
-Array = np.ndarray
-
 
 def output_size(function: Callable[..., Any]) -> None:
     """``(M − K + 2P) / S + 1``, rounded down, as ``function(size, kernel, stride, padding)``."""
@@ -44,7 +42,7 @@ def convolve(function: Callable[..., Any]) -> None:
     for stride, padding in [(1, 0), (2, 0), (1, 1), (2, 1)]:
         x, w = rng.normal(size=(4, 8, 7)), rng.normal(size=(4, 3, 3))  # C is not K
 
-        def by_scratch(x: Array, w: Array, stride: int, padding: int) -> Array:
+        def by_scratch(x: np.ndarray, w: np.ndarray, stride: int, padding: int) -> np.ndarray:
             return scratch.convolve(x, w[None], 0.0, stride, padding)[0]
 
         expected = by_scratch(x, w, stride, padding)

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vislib import zeiler
 from vislib.checks import Wrong, call, right, same
+from vislib.features import deconvnet
 
 
 def relu_backwards(function: Callable[..., Any]) -> None:
@@ -63,7 +63,7 @@ def unpool(function: Callable[..., Any]) -> None:
         def by(
             overlap: str, values: Tensor, where: Tensor = switches, shape: Any = (height, width)
         ) -> Tensor:
-            return zeiler.unpool(values[None, None], where[None, None], shape, overlap=overlap)[
+            return deconvnet.unpool(values[None, None], where[None, None], shape, overlap=overlap)[
                 0, 0
             ]
 
@@ -153,7 +153,7 @@ def _shared_switches(height: int, width: int) -> Tensor:
     while True:
         maps = torch.rand(1, 1, height, width)
         switches = F.max_pool2d(maps, 3, 2, return_indices=True)[1]
-        if zeiler.shared(switches) > 0.4:
+        if deconvnet.shared_fraction(switches) > 0.4:
             return switches[0, 0]
 
 

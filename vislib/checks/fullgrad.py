@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vislib.cam import upsample
 from vislib.checks import Wrong, call, describe, right, same
+from vislib.maps import upsample
 
 
 def two_layers(function: Callable[..., Any]) -> None:

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vislib import localisation
-from vislib.cam import upsample, weigh_maps, weigh_places
 from vislib.checks import call, right, same
+from vislib.explain.cam import grad_cam_formula, layer_cam_formula
+from vislib.maps import upsample
+from vislib.measure import localisation
 
 
 def against(function: Callable[..., Any]) -> None:
@@ -21,7 +22,7 @@ def against(function: Callable[..., Any]) -> None:
         raw = torch.zeros(())
         while not raw.min() < 0 < raw.max():  # a mistake shows only where there are both signs
             maps, slope = torch.randn(n, k, h, w).relu(), torch.randn(n, k, h, w)
-            raw = weigh_maps(maps, slope, relu=False)
+            raw = grad_cam_formula(maps, slope, relu=False)
         alpha = slope.mean(dim=(2, 3), keepdim=True)
         expected = (-raw).relu()
         mistakes = {
@@ -110,11 +111,11 @@ def layer_cam(function: Callable[..., Any]) -> None:
     """LayerCAM: ``function(maps, slope)``, both N×K×h×w, to N×1×h×w."""
     for n, k, h, w in [(2, 6, 4, 5), (3, 4, 6, 3)]:
         maps, slope = torch.randn(n, k, h, w), torch.randn(n, k, h, w)
-        expected = weigh_places(maps, slope)
+        expected = layer_cam_formula(maps, slope)
         signed = (slope.relu() * maps).sum(dim=1, keepdim=True)
         mistakes = {
             "This is Grad-CAM: here every place keeps its own slope, there is no mean": (
-                weigh_maps(maps, slope)
+                grad_cam_formula(maps, slope)
             ),
             "The slopes go through a ReLU first": (slope * maps).sum(dim=1, keepdim=True).relu(),
             "The ReLU is for the slopes: maps before a ReLU can be negative themselves": (

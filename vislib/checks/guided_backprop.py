@@ -13,9 +13,7 @@ from torch import Tensor, nn
 
 from vislib.checks import Wrong, call, describe, right, same
 
-Array = np.ndarray
-
-RULES: dict[str, Callable[[Any, Any], Array]] = {
+RULES: dict[str, Callable[[Any, Any], np.ndarray]] = {
     "gradient": lambda z, R: (np.asarray(z) > 0) * R,
     "deconvnet": lambda z, R: (np.asarray(R) > 0) * R,
     "guided": lambda z, R: (np.asarray(z) > 0) * (np.asarray(R) > 0) * R,
@@ -54,7 +52,7 @@ def spearman(function: Callable[..., Any]) -> None:
         b = np.round(a + rng.normal(size=shape) * 3) ** 3
         size_a, size_b = np.abs(a).ravel(), np.abs(b).ravel()
 
-        def correlation(u: Array, v: Array) -> float:
+        def correlation(u: np.ndarray, v: np.ndarray) -> float:
             return float(np.corrcoef(u.ravel(), v.ravel())[0, 1])
 
         order = [np.argsort(values, kind="stable") for values in (size_a, size_b)]

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from vislib import neighbours
 from vislib.checks import Wrong, call, right, same
+from vislib.features import neighbours
 
 
 def nearest(function: Callable[..., Any]) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vislib.checks import call, right, same
-from vislib.occlusion import slide, spread
+from vislib.explain.occlusion import slide, spread
 
 
 def _net(seed: int, gain: float = 1) -> nn.Module:

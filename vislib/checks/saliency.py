@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from vislib.checks import Wrong, call, right, same
-from vislib.gradients import gradient
-from vislib.saliency import draws, integrated_gradients, largest, smoothgrad
-from vislib.saliency import nth_best as reference_nth_best
+from vislib.explain.averaging import draws, integrated_gradients, smoothgrad
+from vislib.explain.gradients import gradient
+from vislib.maps import channel_maximum
+from vislib.nets import nth_best as reference_nth_best
 
 
 def saliency(function: Callable[..., Any]) -> None:
@@ -44,7 +45,7 @@ def saliency(function: Callable[..., Any]) -> None:
         found = call(function, g)
         if isinstance(found, tuple):
             raise Wrong("max(dim=…) gives values and places: return the values, or use amax")
-        same(found, largest(g), what="the map", mistakes=mistakes)
+        same(found, channel_maximum(g), what="the map", mistakes=mistakes)
     right("One value for each pixel: its strongest channel, whatever the sign.")
 
 

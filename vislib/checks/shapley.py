@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vislib import shapley
 from vislib.checks import call, right, same
+from vislib.explain import shapley
 
 
 def weight(function: Callable[..., Any]) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from vislib import cam
 from vislib.checks import right, same
+from vislib.explain import cam
 from vislib.nets import Classifier
 
 

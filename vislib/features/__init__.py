@@ -12,7 +12,7 @@ and what it can see at all is its receptive field (`receptive_field`).
 """
 
 from vislib.features.patches import TopPatches, patch_views, top_patches
-from vislib.features.receptive import ReceptiveField, receptive_field
+from vislib.features.receptive_field import ReceptiveField, receptive_field
 from vislib.features.units import Activity, activity, filter_pictures, first_filters, unit_view
 
 __all__ = [

@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vislib.core import Layer, Rule, find_layer, frozen, record
-from vislib.features.receptive import Pair, ReceptiveField, receptive_field
+from vislib.explain.gradients import guided_rule
+from vislib.features.receptive_field import Pair, ReceptiveField, receptive_field
 from vislib.features.units import batches, like, unit_view
-from vislib.gradients import guided_rule
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """One unit of an inner layer: its filter as a picture, its activity, its view of a picture.
 
 A view starts the backward pass at a single unit ``a = A^k[row, column]`` of a layer instead of at a
-class score, and sends it to the pixels by the rule of a method (see `vislib.gradients`):
+class score, and sends it to the pixels by the rule of a method (see `vislib.explain.gradients`):
 
     gradient          ∂a/∂x
     deconvnet         the same with  R_in = (R > 0) · R             at every ReLU below the unit
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from vislib.core import BackwardRules, Layer, Rule, check_images, find_layer, frozen, record
-from vislib.gradients import guided_rule
+from vislib.explain.gradients import guided_rule
 
 
 def first_filters(model: nn.Module) -> Tensor:

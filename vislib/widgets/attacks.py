@@ -80,7 +80,7 @@ def draw_change(
 
 def draw_transfer(shares: pd.DataFrame, title: str) -> None:
     """Shares in % as a matrix: a row for each net that was attacked, a column for each asked."""
-    from vislib import report
+    from vislib.measure import report
 
     height, width = shares.shape
     figure = report.matrix({title: (100 * shares).round()}, cell=0.85)

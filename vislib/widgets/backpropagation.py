@@ -12,16 +12,18 @@ from vislib.widgets import sliders, whole
 if TYPE_CHECKING:
     from ipywidgets import VBox
 
-Array = np.ndarray
 
-
-def look_at(net: tuple[list[Array], list[Array]], digit: Array, target: int) -> tuple[Array, Array]:
+def look_at(
+    net: tuple[list[np.ndarray], list[np.ndarray]], digit: np.ndarray, target: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The 10 scores of a digit (64 pixels), and ``∂y_c/∂x`` of class `target` as an 8×8 map."""
     zs, _ = scratch.mlp_forward(digit[None], *net)
     return zs[-1][0], scratch.input_gradient(digit[None], target, *net).reshape(8, 8)
 
 
-def draw_look(net: tuple[list[Array], list[Array]], digit: Array, target: int) -> None:
+def draw_look(
+    net: tuple[list[np.ndarray], list[np.ndarray]], digit: np.ndarray, target: int
+) -> None:
     """A digit, its scores, and the map that says which pixels would change one of them."""
     import matplotlib.pyplot as plt
 
@@ -54,7 +56,7 @@ def draw_look(net: tuple[list[Array], list[Array]], digit: Array, target: int) -
         )
 
 
-def look(net: tuple[list[Array], list[Array]], digits: Array) -> VBox:
+def look(net: tuple[list[np.ndarray], list[np.ndarray]], digits: np.ndarray) -> VBox:
     """Choose one of the digits (N×64) and a class: the gradient map of that class's score."""
 
     def draw(number: int, target: int) -> None:

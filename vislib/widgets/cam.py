@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from vislib import cam, localisation, nets, show
-from vislib.coco import Coco
-from vislib.images import resize, to_tensor
+from vislib import nets, show
+from vislib.data.coco import Coco
+from vislib.data.images import resize, to_tensor
+from vislib.explain import cam
+from vislib.maps import upsample
+from vislib.measure import localisation
 from vislib.paths import DATA
 from vislib.widgets import slider, sliders, whole
 
@@ -41,7 +44,7 @@ def scene() -> tuple[Tensor, dict[str, list[localisation.Box]]]:
 def class_map(pooling: str, category: int) -> Tensor:
     """The map of a class by the net with GAP or GMP, 1×128×128, signed."""
     maps = cam.cam(nets.load(NETS[pooling]), scene()[0][None], category)
-    return cam.upsample(maps, (SIZE, SIZE))[0]
+    return upsample(maps, (SIZE, SIZE))[0]
 
 
 def found_box(pooling: str, category: int, threshold: float) -> tuple[localisation.Box, float]:

@@ -12,8 +12,6 @@ from vislib.widgets import sliders, whole
 if TYPE_CHECKING:
     from ipywidgets import VBox
 
-Array = np.ndarray
-
 
 EDGE_PICTURE = np.array(
     [
@@ -28,7 +26,9 @@ EDGE_PICTURE = np.array(
 EDGE_KERNEL = np.array([[-1, 0, 1], [-1, 0, 1], [-1, 0, 1]])
 
 
-def window_at(position: int, stride: int = 1, padding: int = 0) -> tuple[int, int, Array, float]:
+def window_at(
+    position: int, stride: int = 1, padding: int = 0
+) -> tuple[int, int, np.ndarray, float]:
     """The window at a position counted in reading order: row, column, its pixels, its sum.
 
     Row and column are those of the output; the last position stands for all beyond it.

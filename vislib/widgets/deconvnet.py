@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vislib import show, zeiler
-from vislib.features import TopPatches
+from vislib import show
+from vislib.features import TopPatches, deconvnet
 from vislib.widgets import sliders, whole
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def top_unit(
     layer, top = list(tops.items())[stage - 1]
     unit = top.units[min(unit, len(top.units) - 1)]
     chosen = scenes[top.images[top.units.index(unit)]]
-    return layer, top, unit, zeiler.reconstruct(model, chosen, layer, unit)
+    return layer, top, unit, deconvnet.reconstruct(model, chosen, layer, unit)
 
 
 def windows(reconstructions: Tensor, boxes: Tensor) -> Tensor:

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vislib import energy, nets, show
-from vislib.cam import upsample
-from vislib.relevance import FullGradient, fullgrad_parts
+from vislib import nets, show
+from vislib.explain.fullgrad import FullGradient, fullgrad_parts
+from vislib.maps import upsample
+from vislib.measure import energy
 from vislib.widgets import sliders, whole
 
 if TYPE_CHECKING:

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor, nn
 
-from vislib import cam, energy, show
+from vislib import show
+from vislib.explain import cam
+from vislib.layers import stages
+from vislib.maps import upsample
+from vislib.measure import energy
 from vislib.widgets import sliders, whole
 
 if TYPE_CHECKING:
@@ -32,11 +36,11 @@ def look(
     """
     if stage < 1:
         raise ValueError(f"stages count from 1, got {stage}")
-    layers = cam.stages(model, x)
+    layers = stages(model, x)
     layer = layers[min(stage, len(layers)) - 1]
     name = list(targets)[min(category, len(targets) - 1)]
     small = cam.grad_cam(model, x, targets[name], layer=layer)
-    large = cam.upsample(small, x.shape[-2:])[0]
+    large = upsample(small, x.shape[-2:])[0]
     return layer, name, small[0], large, energy.energy(large, masks[name]).P
 
 
@@ -70,7 +74,7 @@ def any_layer(
     model: nn.Module, x: Tensor, targets: Mapping[str, int], masks: Mapping[str, np.ndarray]
 ) -> VBox:
     """Sliders for the stage, from the pixels upwards, and the class."""
-    deepest = len(cam.stages(model, x))
+    deepest = len(stages(model, x))
     return sliders(
         partial(draw_look, model, x, targets, masks),
         stage=whole("stage", deepest - 1, 1, deepest),

@@ -12,24 +12,22 @@ from vislib.widgets import slider, sliders
 if TYPE_CHECKING:
     from ipywidgets import VBox
 
-Array = np.ndarray
-
 
 CURVATURES = np.array([1.0, 10.0])
 START = np.array([-8.0, 2.0])
 
 
-def valley(v: Array) -> Array:
+def valley(v: np.ndarray) -> np.ndarray:
     """``L(v) = ½ (1·v₁² + 10·v₂²)``: a long valley, ten times steeper across than along."""
     return 0.5 * np.sum(CURVATURES * np.asarray(v) ** 2, axis=-1)
 
 
-def valley_gradient(v: Array) -> Array:
+def valley_gradient(v: np.ndarray) -> np.ndarray:
     """``∇L = (1·v₁, 10·v₂)``."""
     return CURVATURES * v
 
 
-def descend(rate: float, steps: int = 30) -> tuple[Array, Array]:
+def descend(rate: float, steps: int = 30) -> tuple[np.ndarray, np.ndarray]:
     """Gradient descent in the valley: the path (steps + 1) × 2, and the loss along it."""
     path = scratch.gradient_descent(valley_gradient, START, rate, steps)
     return path, valley(path)

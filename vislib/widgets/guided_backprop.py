@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from vislib import sanity, show
-from vislib.cam import grad_cam
-from vislib.gradients import guided_backprop
+from vislib import show
+from vislib.explain.cam import grad_cam
+from vislib.explain.gradients import guided_backprop
+from vislib.layers import layers_with_weights
+from vislib.maps import rank_correlation
+from vislib.measure import sanity
 from vislib.widgets import sliders, whole
 
 if TYPE_CHECKING:
@@ -35,7 +38,7 @@ def draw_step(model: nn.Module, x: Tensor, target: int, depth: int) -> None:
     """The scene, and what both methods make of it with `depth` random layers, with ρ."""
     _, *learnt = step(model, x, target, 0)
     layer, *maps = step(model, x, target, depth)
-    guided, cam = (sanity.rank_correlation(a, b).item() for a, b in zip(learnt, maps, strict=True))
+    guided, cam = (rank_correlation(a, b).item() for a, b in zip(learnt, maps, strict=True))
     pictures: dict[str, show.Picture] = {
         f"random: {depth} layers": x[0],
         f"guided backprop, ρ = {guided:.2f}": show.heat(maps[0][0]),
@@ -52,6 +55,6 @@ def draw_step(model: nn.Module, x: Tensor, target: int, depth: int) -> None:
 
 def random_layers(model: nn.Module, x: Tensor, target: int) -> VBox:
     """A slider for the number of layers with random weights, counted from the logits."""
-    deepest = len(sanity.layers(model, x))
+    deepest = len(layers_with_weights(model, x))
     draw = partial(draw_step, model, x, target)
     return sliders(draw, depth=whole("random layers", deepest // 2, 0, deepest))

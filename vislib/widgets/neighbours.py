@@ -9,7 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from vislib import show
-from vislib.neighbours import Crops, nearest
+from vislib.data.objects import Crops
+from vislib.features.neighbours import nearest
 
 if TYPE_CHECKING:
     from ipywidgets import VBox

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vislib import nets, show
-from vislib.occlusion import filling
+from vislib.transforms import baseline_image
 from vislib.widgets import sliders, whole
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def cover(x: Tensor, row: int, column: int, size: int, kind: str = "grey") -> Te
     """The image, 1×3×H×W, with a square of `size` pixels, row and column counted in steps of 8."""
     covered = x.clone()
     square = (..., slice(row * STEP, row * STEP + size), slice(column * STEP, column * STEP + size))
-    covered[square] = filling(x, kind)[square]
+    covered[square] = baseline_image(x, kind)[square]
     return covered
 
 

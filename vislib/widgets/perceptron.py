@@ -12,14 +12,12 @@ from vislib.widgets import slider, sliders
 if TYPE_CHECKING:
     from ipywidgets import VBox
 
-Array = np.ndarray
-
 
 CORNERS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
 GOALS = {"AND": (0, 0, 0, 1), "OR": (0, 1, 1, 1), "NAND": (1, 1, 1, 0), "XOR": (0, 1, 1, 0)}
 
 
-def decisions(w1: float, w2: float, bias: float, goal: str = "NAND") -> tuple[Array, int]:
+def decisions(w1: float, w2: float, bias: float, goal: str = "NAND") -> tuple[np.ndarray, int]:
     """What a perceptron answers on the four corners, and how many of them are as the goal wants."""
     answers = scratch.perceptron(CORNERS, np.array([w1, w2]), bias)
     return answers, int(np.sum(answers == GOALS[goal]))
@@ -50,7 +48,7 @@ def draw_decision_line(w1: float, w2: float, bias: float, goal: str = "NAND") ->
         )
 
 
-def draw_corners(axis: Any, points: Array, lines: Any, goal: str = "XOR") -> None:
+def draw_corners(axis: Any, points: np.ndarray, lines: Any, goal: str = "XOR") -> None:
     """The four corners of `goal` at `points`: filled where it wants 1, open where it wants 0.
 
     `lines` are triples (w1, w2, bias). With one line, the side where it fires is hatched.

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor, nn
 
-from vislib import energy, show
-from vislib.composites import Composite
+from vislib import show
 from vislib.core import one_forward
-from vislib.lrp_rules import epsilon_rule, gamma_rule, z_box_rule
-from vislib.relevance import lrp
+from vislib.explain.lrp import lrp
+from vislib.explain.lrp.composites import Composite
+from vislib.explain.lrp.rules import epsilon_rule, gamma_rule, z_box_rule
+from vislib.measure import energy
 from vislib.widgets import slider, sliders, whole
 
 if TYPE_CHECKING:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vislib import energy, show
-from vislib.saliency import draws, largest, smoothgrad, total_variation
+from vislib import show
+from vislib.explain.averaging import draws, smoothgrad
+from vislib.maps import channel_maximum, total_variation
+from vislib.measure import energy
 from vislib.widgets import slider, sliders, whole
 
 if TYPE_CHECKING:
@@ -27,7 +30,7 @@ class Smoothed(NamedTuple):
 
 
 def smoothed(
-    model: nn.Module, x: Tensor, target: int, mask: energy.Mask, level: float, n: int
+    model: nn.Module, x: Tensor, target: int, mask: np.ndarray, level: float, n: int
 ) -> Smoothed:
     """SmoothGrad of one image, 1×3×H×W, with the first of its noisy copies."""
     noise = next(iter(draws(x.shape[1:], 1))).to(x)
@@ -40,14 +43,14 @@ def smoothed(
 
 
 def draw_smoothed(
-    model: nn.Module, x: Tensor, target: int, mask: energy.Mask, level: float, n: int
+    model: nn.Module, x: Tensor, target: int, mask: np.ndarray, level: float, n: int
 ) -> None:
     """The first noisy copy, and the picture of the mean of n gradients."""
     seen = smoothed(model, x, target, mask, level, n)
     pictures: dict[str, show.Picture] = {
         f"σ = {level:.0%} of the range\np = {seen.probability:.2f}": seen.copy[0],
         f"mean of n = {n}\nP = {seen.P:.2f}, TV = {seen.variation:.2f}": show.heat(
-            largest(seen.map)[0]
+            channel_maximum(seen.map)[0]
         ),
     }
     show.panels(
@@ -60,7 +63,7 @@ def draw_smoothed(
     )
 
 
-def noise(model: nn.Module, x: Tensor, target: int, mask: energy.Mask) -> VBox:
+def noise(model: nn.Module, x: Tensor, target: int, mask: np.ndarray) -> VBox:
     """Sliders for the noise level and for the number of noisy copies."""
     return sliders(
         partial(draw_smoothed, model, x, target, mask),

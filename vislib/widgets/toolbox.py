@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from vislib import images, nets, show
-from vislib.coco import Coco
+from vislib import nets, show
 from vislib.core import frozen, record
+from vislib.data import images
+from vislib.data.coco import Coco
 from vislib.errors import InputError
+from vislib.explain.gradients import deconvnet_rule, guided_rule
 from vislib.features import (
     TopPatches,
     filter_pictures,
@@ -33,7 +35,6 @@ from vislib.features import (
     top_patches,
     unit_view,
 )
-from vislib.gradients import deconvnet_rule, guided_rule
 from vislib.paths import DATA
 from vislib.synthesis import ascend, channel, fourier, jitter, noise
 

@@ -1,0 +1,73 @@
+"""Resolve all dependencies anew and write the exact versions down.
+
+    uv run python .ci/pin_versions.py
+
+Writes ``[tool.uv] constraint-dependencies`` in pyproject.toml (every package, direct or not) and
+the versions in environment.yml. No lock file is kept in the repository, because it would hold
+download addresses; these constraints fix the same versions.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parents[1]
+BEGIN, END = "constraint-dependencies = [\n", "]\n"
+CONDA_PYTHON = "3.12"  # environment.yml names one Python; some versions depend on it
+CONDA_NAMES = {"pytorch-cpu": "torch"}
+
+
+def resolve() -> list[str]:
+    """Every package with its exact version, as ``name==version ; marker`` lines."""
+    (ROOT / "uv.lock").unlink(missing_ok=True)
+    options = ["--all-groups", "--no-hashes", "--no-annotate", "--no-header", "--no-emit-project"]
+    export = subprocess.run(
+        ["uv", "export", *options], cwd=ROOT, check=True, capture_output=True, encoding="utf-8"
+    )
+    return sorted(line for line in export.stdout.splitlines() if "==" in line)
+
+
+def conda_versions(pins: list[str]) -> dict[str, str]:
+    """Name to version of the pins that hold for conda's Python on Linux."""
+    there = {"python_version": CONDA_PYTHON, "python_full_version": CONDA_PYTHON + ".0"}
+    there |= {"sys_platform": "linux", "platform_machine": "x86_64", "os_name": "posix"}
+    found = [Requirement(pin) for pin in pins]
+    chosen = [r for r in found if r.marker is None or r.marker.evaluate(there)]
+    return {r.name: str(r.specifier).removeprefix("==") for r in chosen}
+
+
+def with_constraints(pyproject: str, pins: list[str]) -> str:
+    """The text of pyproject.toml with these pins in place of the old ones."""
+    start = pyproject.index(BEGIN) + len(BEGIN)
+    stop = pyproject.index(END, start)
+    return pyproject[:start] + "".join(f'    "{pin}",\n' for pin in pins) + pyproject[stop:]
+
+
+def with_versions(environment: str, versions: dict[str, str]) -> str:
+    """The text of environment.yml with the versions of these packages."""
+
+    def pinned(match: re.Match[str]) -> str:
+        name = CONDA_NAMES.get(match[1], match[1])
+        return f"  - {match[1]}={versions.get(name, match[2])}"
+
+    return re.sub(r"^  - ([\w-]+)=([\w.]+)$", pinned, environment, flags=re.MULTILINE)
+
+
+def main() -> None:
+    """Write the versions into both files."""
+    pyproject, environment = ROOT / "pyproject.toml", ROOT / "environment.yml"
+    text = pyproject.read_text(encoding="utf-8")
+    pyproject.write_text(with_constraints(text, []), encoding="utf-8")  # or the old ones would bind
+    pins = resolve()
+    pyproject.write_text(with_constraints(text, pins), encoding="utf-8")
+    text = environment.read_text(encoding="utf-8")
+    environment.write_text(with_versions(text, conda_versions(pins)), encoding="utf-8")
+    print(f"{len(pins)} versions written")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Explanations: functions ``(model, x, target)`` that return an attribution map."""

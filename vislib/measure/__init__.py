@@ -1,0 +1,1 @@
+"""Measures of attribution maps, and the benchmark that applies them."""
