@@ -17,7 +17,7 @@ pass serves several methods (`one_forward`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -147,8 +147,7 @@ class BackwardRules(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
-        called = getattr(func, "__name__", "")
-        name = called if called.startswith("__") else called.removesuffix("_")
+        name = operation_name(func)
         family = self._family_of.get(name)
         if family is not None and "input" in kwargs:  # torch.relu(input=z)
             args = (kwargs.pop("input"), *args)
@@ -156,12 +155,12 @@ class BackwardRules(TorchFunctionMode):
         differentiable = list({id(a): a for a in tensors if a.requires_grad}.values())
         if family is None or not differentiable or not torch.is_grad_enabled():
             result = func(*args, **kwargs)
-            if family is None and _differentiable(result):
+            if family is None and any(t.requires_grad for t in tensors_in([result])):
                 self.others.add(name)
             return result
 
         self.count += 1
-        in_place = name != called or kwargs.get("inplace", False)
+        in_place = name != getattr(func, "__name__", "") or kwargs.get("inplace", False)
         if in_place and not args[0].requires_grad:  # a constant that becomes differentiable
             differentiable.insert(0, args[0])
         keep = self.keep and name != "relu"
@@ -185,10 +184,22 @@ class BackwardRules(TorchFunctionMode):
         return _Answer.apply(self, family, operation, in_place, *differentiable)
 
 
-def _differentiable(result: Any) -> bool:
-    """Whether a call gave a tensor, or several, with a derivative."""
-    results = result if isinstance(result, tuple | list) else (result,)
-    return any(isinstance(r, Tensor) and r.requires_grad for r in results)
+def operation_name(func: Callable[..., Any]) -> str:
+    """Name of the operation that a call performs: ``relu`` for `F.relu` and `Tensor.relu_` alike.
+
+    Special methods such as ``__getitem__`` keep their underscores.
+    """
+    name = getattr(func, "__name__", "")
+    return name if name.startswith("__") else name.removesuffix("_")
+
+
+def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
+    """All tensors among the values, also inside lists and tuples, in their order."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from tensors_in(value)
 
 
 def _behind(tensors: Sequence[Tensor], ends: Callable[[Any], bool]) -> Iterator[Any]:
