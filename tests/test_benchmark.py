@@ -8,6 +8,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,9 @@ from vislib.explain import cam, gradients
 from vislib.explain.gradients import gradient_x_input
 from vislib.layers import last_conv_stage
 from vislib.maps import upsample
-from vislib.measure import benchmark, energy, report
-from vislib.measure.benchmark import ALL, METHODS, MORE, NO_NET, Batch, Costly, Record
+from vislib.measure import benchmark, energy, methods, report
+from vislib.measure.benchmark import NO_NET, Batch, Plan, Record
+from vislib.measure.methods import BENCHMARK, METHODS, OWN_PASSES, SHARED_PASS, STUDY
 from vislib.paths import DATA
 
 CATEGORIES = ("dog", "cat")
@@ -136,8 +138,9 @@ def batches_run(monkeypatch) -> list[Batch]:
 
 def run(folder: Path, out: Path, **options: Any):
     """The benchmark with small settings."""
-    settings = {"net_names": NETS, "categories": CATEGORIES, "sizes": ("original", 64)}
-    return benchmark.run(Coco(folder, "val"), out, **(settings | options))
+    settings = {"nets": NETS, "categories": CATEGORIES, "sizes": ("original", 64)} | options
+    how = {key: settings.pop(key) for key in ("device", "save_maps") if key in settings}
+    return benchmark.run(Coco(folder, "val"), out, Plan(**settings), **how)
 
 
 def same(found: list[Record], expected: list[Record]) -> bool:
@@ -152,7 +155,8 @@ def same(found: list[Record], expected: list[Record]) -> bool:
 @pytest.mark.parametrize("per_category", [1, 2, 30])
 def test_the_plan_holds_every_unit_once_per_net_and_size(scenes, per_category, controls):
     coco, sizes = Coco(scenes, "val"), ("original", 64, 224)
-    batches = benchmark.plan(coco, NETS, CATEGORIES, sizes, per_category, controls=controls)
+    plan = Plan(NETS, CATEGORIES, sizes=sizes, per_category=per_category, controls=controls)
+    batches = benchmark.batches(coco, plan)
     found = Counter((b.net, b.size, unit) for b in batches for unit in b.units)
     expected = {
         (net, size, unit)
@@ -165,14 +169,15 @@ def test_the_plan_holds_every_unit_once_per_net_and_size(scenes, per_category, c
 
 def test_the_plan_is_the_same_every_time(scenes):
     plans = [
-        benchmark.plan(Coco(scenes, "val"), NETS, CATEGORIES, ("original", 64), 30)
+        benchmark.batches(Coco(scenes, "val"), Plan(NETS, CATEGORIES, sizes=("original", 64)))
         for _ in range(2)
     ]
     assert plans[0] == plans[1]
 
 
 def test_batches_fit_into_memory_and_images_of_a_batch_have_one_size(scenes):
-    batches = benchmark.plan(Coco(scenes, "val"), NETS, CATEGORIES, ("original", 128, 1000), 30)
+    plan = Plan(NETS, CATEGORIES, sizes=("original", 128, 1000))
+    batches = benchmark.batches(Coco(scenes, "val"), plan)
     for batch in batches:
         if batch.size == "original":
             assert len({image_id for image_id, _ in batch.units}) == 1
@@ -204,7 +209,7 @@ def test_the_records_are_what_the_plain_functions_give_one_by_one(scenes, tmp_pa
         "xgrad_cam": cam.xgrad_cam,
         "layer_cam": cam.layer_cam,
     }
-    assert tuple(functions) == METHODS
+    assert tuple(functions) == SHARED_PASS
     for record in records:
         image = load_image(coco.path(record.image_id))
         mask = coco.mask(record.image_id, record.category)
@@ -235,7 +240,7 @@ def test_the_records_are_what_the_plain_functions_give_one_by_one(scenes, tmp_pa
         assert [record.P, record.E, record.E_total] == pytest.approx(
             expected, rel=1e-4, nan_ok=True
         )
-        assert (record.mask_share, record.score_rank) == (mask.mean(), rank)
+        assert (record.mask_fraction, record.score_rank) == (mask.mean(), rank)
 
 
 def test_there_is_one_record_for_each_unit_net_method_and_size(scenes, tmp_path):
@@ -245,18 +250,18 @@ def test_there_is_one_record_for_each_unit_net_method_and_size(scenes, tmp_path)
         for unit in units_by_hand(scenes)
         for size in ("original", "64")
         for net, method in [(NO_NET, c) for c in CONTROLS]
-        + [(net, m + end) for net in NETS for m in METHODS for end in ("", "_random")]
+        + [(net, m + end) for net in NETS for m in SHARED_PASS for end in ("", "_random")]
     }
     keys = [(r.image_id, r.category, r.net, r.method, r.size) for r in records]
     assert Counter(keys) == Counter(expected)
     for r in records:
         assert math.isnan(r.P) if r.E_total == 0 else r.E / r.E_total == r.P
     uniform = [r for r in records if r.method == "uniform"]
-    assert [r.P for r in uniform] == [r.mask_share for r in uniform]
+    assert [r.P for r in uniform] == [r.mask_fraction for r in uniform]
 
 
 def test_what_is_named_twice_counts_once(scenes, tmp_path):
-    settings = {"net_names": NETS[:1], "sizes": (64,), "methods": ("gradient",)}
+    settings = {"nets": NETS[:1], "sizes": (64,), "methods": ("gradient",)}
     twice = {key: value * 2 for key, value in settings.items()}
     once, _ = run(scenes, tmp_path / "once", **settings)
     found, _ = run(scenes, tmp_path / "twice", categories=CATEGORIES * 2, **twice)
@@ -266,7 +271,7 @@ def test_what_is_named_twice_counts_once(scenes, tmp_path):
 # --- methods that need passes of their own ---------------------------------------------------
 
 
-CHEAP = [name for name in MORE if name not in ("shapley", "score_cam", "occlusion")]
+CHEAP = [name for name in OWN_PASSES if name not in ("shapley", "score_cam", "occlusion")]
 
 
 @pytest.fixture
@@ -289,20 +294,20 @@ def test_all_methods_give_a_finite_map_of_the_images_size(scenes, small_batch, m
         "shapley": ("samples", 2),
     }
     for name, (option, value) in short.items():
-        assert option in MORE[name].options
-        options = {**MORE[name].options, option: value}
-        monkeypatch.setitem(MORE, name, Costly(MORE[name].function, options))
+        assert option in METHODS[name].options
+        options = {**METHODS[name].options, option: value}
+        monkeypatch.setitem(METHODS, name, replace(METHODS[name], options=options))
     batch, model, layer = small_batch
     coco = Coco(scenes, "val")
     x = torch.stack([load_unit(coco, *unit, 64)[0] for unit in batch.units])
-    maps, _ = benchmark.explain(model, x, [3, 1], ALL, layer=layer)
-    assert tuple(maps) == ALL
+    maps, *_ = benchmark.explain(model, x, [3, 1], BENCHMARK, layer=layer)
+    assert tuple(maps) == BENCHMARK
     for name, one in maps.items():
         assert (len(one), *one.shape[2:]) == (2, 64, 64), name
         assert one.isfinite().all(), name
-    for name, method in MORE.items():
+    for name in OWN_PASSES:
         if name in CHEAP:
-            alone = upsample(method(model, x, [3, 1], layer), (64, 64))
+            alone = upsample(METHODS[name](model, x, [3, 1], layer), (64, 64))
             assert torch.equal(maps[name], alone), name
     assert torch.equal(maps["sensitivity"], maps["gradient"].square())
     assert torch.equal(
@@ -327,46 +332,45 @@ def test_a_method_of_its_own_explains_the_best_of_the_candidates(scenes, small_b
 
 
 def test_all_names_every_method(scenes, tmp_path, monkeypatch):
-    for name in MORE:
-        monkeypatch.setitem(MORE, name, Costly(gradients.gradient))
-    records, _ = run(
-        scenes, tmp_path, net_names=NETS[:1], sizes=[64], methods=["all"], controls=False
-    )
-    assert {r.method for r in records} == set(ALL)
+    for name in OWN_PASSES:
+        plain = replace(METHODS[name], function=gradients.gradient, options={}, at_layer=False)
+        monkeypatch.setitem(METHODS, name, plain)
+    records, _ = run(scenes, tmp_path, nets=NETS[:1], sizes=[64], methods=["all"], controls=False)
+    assert {r.method for r in records} == set(BENCHMARK)
     energies = {(r.image_id, r.category, r.method): r.P for r in records}
     for (*unit, method), p in energies.items():
-        if method in MORE:  # each went through its own call
+        if method in OWN_PASSES:  # each went through its own call
             assert p == pytest.approx(energies[(*unit, "gradient")], nan_ok=True)
 
 
 @pytest.mark.parametrize("changed", [{"n": 3}, {"level": 0.5, "n": 2}])
 def test_another_setting_is_another_run(scenes, tmp_path, monkeypatch, batches_run, changed):
-    settings: dict[str, Any] = {"net_names": NETS[:1], "sizes": [64], "controls": False}
+    settings: dict[str, Any] = {"nets": NETS[:1], "sizes": [64], "controls": False}
     settings |= {"methods": ["smoothgrad"], "per_category": 1}
-    smooth = MORE["smoothgrad"].function
-    monkeypatch.setitem(MORE, "smoothgrad", Costly(smooth, {"n": 2}))
+    smooth = METHODS["smoothgrad"]
+    monkeypatch.setitem(METHODS, "smoothgrad", replace(smooth, options={"n": 2}))
     before, _ = run(scenes, tmp_path, **settings)
     again, _ = run(scenes, tmp_path, **settings)
     assert same(again, before)
     assert len(batches_run) == 1
-    monkeypatch.setitem(MORE, "smoothgrad", Costly(smooth, changed))
+    monkeypatch.setitem(METHODS, "smoothgrad", replace(smooth, options=changed))
     after, _ = run(scenes, tmp_path, **settings)
     assert len(batches_run) == 2
     assert not same(after, before)
 
 
 def test_settings_can_be_read():
-    assert str(MORE["smoothgrad"]) == "smoothgrad(level=0.15, n=25)"
-    assert str(MORE["fullgrad"]) == "fullgrad()"
-    assert len({str(method) for method in MORE.values()}) == len(MORE)
+    assert str(METHODS["smoothgrad"]) == "smoothgrad(level=0.15, n=25)"
+    assert str(METHODS["fullgrad"]) == "fullgrad()"
+    assert len({str(METHODS[name]) for name in OWN_PASSES}) == len(OWN_PASSES)
 
 
 def test_squares_of_the_occlusion_are_a_share_of_the_image(monkeypatch):
     seen = {}
-    monkeypatch.setattr(benchmark, "occlusion", lambda *_, **options: seen.update(options))
-    MORE["occlusion"](nn.Identity(), torch.zeros(1, 3, 128, 200), 0, "")
+    monkeypatch.setattr(methods, "occlusion", lambda *_, **options: seen.update(options))
+    METHODS["occlusion"](nn.Identity(), torch.zeros(1, 3, 128, 200), 0, "")
     assert seen == {"size": 32, "stride": 8}
-    MORE["occlusion"](nn.Identity(), torch.zeros(1, 3, 9, 7), 0, "")
+    METHODS["occlusion"](nn.Identity(), torch.zeros(1, 3, 9, 7), 0, "")
     assert seen == {"size": 1, "stride": 1}
 
 
@@ -379,7 +383,7 @@ def test_where_there_is_no_root_the_taylor_map_is_without_energy():
             return torch.stack([total - 0.25, total**2 + 1], dim=1)
 
     x = torch.full((2, 3, 4, 4), 0.75)
-    maps = benchmark.taylor_or_nothing(Hill(), x, [1, 0])
+    maps = methods.taylor_or_zero(Hill(), x, [1, 0])
     assert not maps[0].any()
     assert maps[1].sum() == pytest.approx(0.5, abs=1e-3)
 
@@ -417,7 +421,7 @@ def test_without_controls_there_are_only_the_nets(scenes, tmp_path):
 
 
 def test_the_control_has_other_weights_than_the_net(scenes, tmp_path):
-    records, _ = run(scenes, tmp_path, net_names=NETS[:1], methods=["gradient"], sizes=[64])
+    records, _ = run(scenes, tmp_path, nets=NETS[:1], methods=["gradient"], sizes=[64])
     energies = {(r.image_id, r.category, r.net, r.method): r.E_total for r in records}
     for (*unit, method), value in energies.items():
         if method == "gradient":
@@ -469,7 +473,7 @@ def test_a_run_that_broke_continues_with_the_same_numbers(scenes, tmp_path, monk
     ],
 )
 def test_a_damaged_part_is_done_again(scenes, tmp_path, batches_run, content):
-    settings: dict[str, Any] = {"net_names": NETS[:1], "sizes": [64], "methods": ["gradient"]}
+    settings: dict[str, Any] = {"nets": NETS[:1], "sizes": [64], "methods": ["gradient"]}
     expected, _ = run(scenes, tmp_path, **settings)
     part = sorted((tmp_path / "parts").iterdir())[0]
     whole = part.read_bytes()
@@ -488,13 +492,13 @@ def test_a_damaged_part_is_done_again(scenes, tmp_path, batches_run, content):
         {"per_category": 1},
         {"sizes": [48]},
         {"controls": False},
-        {"net_names": NETS[1:]},
+        {"nets": NETS[1:]},
         {"categories": ["cat"]},
     ],
     ids=lambda other: next(iter(other)),
 )
 def test_runs_with_other_settings_share_a_folder_and_do_not_mix(scenes, tmp_path, other):
-    settings: dict[str, Any] = {"net_names": NETS[:1], "sizes": [64], "methods": ["gradient"]}
+    settings: dict[str, Any] = {"nets": NETS[:1], "sizes": [64], "methods": ["gradient"]}
     run(scenes, tmp_path / "shared", **settings)
     found, _ = run(scenes, tmp_path / "shared", **(settings | other))
     expected, _ = run(scenes, tmp_path / "own", **(settings | other))
@@ -505,7 +509,7 @@ def test_runs_with_other_settings_share_a_folder_and_do_not_mix(scenes, tmp_path
 def test_other_weights_annotations_or_classes_are_another_run(
     own_scenes, tmp_path, monkeypatch, what
 ):
-    settings: dict[str, Any] = {"net_names": NETS[:1], "sizes": [64], "methods": ["gradient"]}
+    settings: dict[str, Any] = {"nets": NETS[:1], "sizes": [64], "methods": ["gradient"]}
     before, _ = run(own_scenes, tmp_path / "shared", **settings)
     if what == "weights":
         monkeypatch.setattr(nets, "WEIGHTS", tmp_path)
@@ -567,7 +571,7 @@ FILE_FAULTS = {
 @pytest.mark.parametrize("how", FILE_FAULTS)
 def test_a_bad_image_is_skipped_and_the_rest_is_there(own_scenes, tmp_path, how, size):
     settings: dict[str, Any] = {
-        "net_names": NETS[:1],
+        "nets": NETS[:1],
         "sizes": [size],
         "methods": ["gradient", "grad_cam"],
     }
@@ -588,7 +592,7 @@ def test_a_bad_image_is_skipped_and_the_rest_is_there(own_scenes, tmp_path, how,
 
 
 def test_after_a_repair_the_same_call_fills_the_gap(own_scenes, tmp_path, batches_run):
-    settings: dict[str, Any] = {"net_names": NETS[:1]}
+    settings: dict[str, Any] = {"nets": NETS[:1]}
     expected, _ = run(own_scenes, tmp_path / "whole", **settings)
     files = {f: f.read_bytes() for f in (own_scenes / "val").iterdir()}
     bad = break_file(own_scenes, "truncated")
@@ -655,7 +659,7 @@ def test_a_bad_annotation_is_skipped_and_the_rest_is_there(
     bad = _first(data, "annotations")["image_id"]
     change(data)
     write_annotations(own_scenes, data)
-    records, skipped = run(own_scenes, tmp_path, net_names=NETS[:1], methods=["gradient"])
+    records, skipped = run(own_scenes, tmp_path, nets=NETS[:1], methods=["gradient"])
     reasons = {s.reason for s in skipped if s.category == "dog"}
     assert {s.image_id for s in skipped} == {bad}
     assert len(reasons) == 1
@@ -691,10 +695,10 @@ def test_an_image_too_large_for_the_memory_is_skipped_with_the_remedy(
     scenes, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(data_objects, "_MAX_PIXELS", 1000)
-    records, skipped = run(scenes, tmp_path, net_names=NETS[:1], methods=["gradient"])
+    records, skipped = run(scenes, tmp_path, nets=NETS[:1], methods=["gradient"])
     assert {r.size for r in records} == {"64"}
     assert {s.size for s in skipped} == {"original"}
-    assert all("more than the 1,000" in s.reason for s in skipped)
+    assert all("more than the limit of 1,000" in s.reason for s in skipped)
     assert all("use a fixed size" in s.reason for s in skipped)
 
 
@@ -704,7 +708,7 @@ def test_an_object_that_vanishes_when_shrunk_is_skipped(own_scenes, tmp_path):
     others = [a for a in data["annotations"] if a["image_id"] != annotation["image_id"]]
     annotation["segmentation"] = [[0, 0, 1, 0, 1, 1, 0, 1]]
     write_annotations(own_scenes, data | {"annotations": [*others, annotation]})
-    _, skipped = run(own_scenes, tmp_path, net_names=[], sizes=[32])
+    _, skipped = run(own_scenes, tmp_path, nets=[], sizes=[32])
     assert [s.image_id for s in skipped] == [annotation["image_id"]]
     assert "nothing is left of 'dog'" in skipped[0].reason
 
@@ -716,7 +720,7 @@ def test_a_net_with_nan_weights_is_named(scenes, tmp_path, monkeypatch):
             next(model.net.parameters())[0] = math.nan
         return {"": model}
 
-    monkeypatch.setattr(benchmark, "_load", load)
+    monkeypatch.setattr(benchmark, "_load_models", load)
     with pytest.raises(InputError, match="pocket_alexnet answers with NaN"):
         run(scenes, tmp_path)
 
@@ -724,7 +728,7 @@ def test_a_net_with_nan_weights_is_named(scenes, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"net_names": ["pocket_vgf"]}, r"no net called 'pocket_vgf': did you mean 'pocket_vgg'"),
+        ({"nets": ["pocket_vgf"]}, r"no network called 'pocket_vgf': did you mean 'pocket_vgg'"),
         ({"categories": ["dogg"]}, r"no category 'dogg': did you mean 'dog'"),
         ({"categories": ["person"]}, r"has no category 'person'"),
         ({"methods": ["gradcam"]}, r"no method 'gradcam' here: did you mean .*'grad_cam'"),
@@ -784,8 +788,8 @@ def test_undefined_P_is_counted_and_not_averaged(scenes, tmp_path, monkeypatch):
     write_weights(tmp_path, "pocket_gap", lambda net: net.fc.weight.copy_(-net.fc.weight.abs()))
     write_weights(tmp_path, "pocket_resnet")
     both = ("pocket_gap", "pocket_resnet")
-    five = METHODS[:5]
-    settings = {"net_names": both, "sizes": [64], "controls": False, "methods": five}
+    five = STUDY
+    settings = {"nets": both, "sizes": [64], "controls": False, "methods": five}
     records, skipped = run(scenes, tmp_path, **settings)
     summary = report.write(records, skipped, tmp_path)
 
@@ -813,8 +817,8 @@ def test_undefined_P_is_counted_and_not_averaged(scenes, tmp_path, monkeypatch):
 def test_parts_keep_undefined_P(scenes, tmp_path, monkeypatch):
     monkeypatch.setattr(nets, "WEIGHTS", tmp_path)
     write_weights(tmp_path, "pocket_gap", lambda net: net.fc.weight.copy_(-net.fc.weight.abs()))
-    first, _ = run(scenes, tmp_path, net_names=["pocket_gap"], sizes=[64])
-    again, _ = run(scenes, tmp_path, net_names=["pocket_gap"], sizes=[64])
+    first, _ = run(scenes, tmp_path, nets=["pocket_gap"], sizes=[64])
+    again, _ = run(scenes, tmp_path, nets=["pocket_gap"], sizes=[64])
     assert any(math.isnan(r.P) for r in first)
     assert same(again, first)
 
@@ -833,7 +837,7 @@ def test_masks_come_dilated_or_as_outlined(scenes):
 
 
 def test_a_maps_file_can_be_found_again(scenes, tmp_path):
-    settings = {"net_names": NETS[:1], "sizes": [64], "methods": ["gradient"], "per_category": 1}
+    settings = {"nets": NETS[:1], "sizes": [64], "methods": ["gradient"], "per_category": 1}
     records, _ = run(scenes, tmp_path, save_maps=True, **settings)
     for r in records:
         place = (r.net, int(r.size), r.image_id, r.category, r.method)
@@ -841,7 +845,7 @@ def test_a_maps_file_can_be_found_again(scenes, tmp_path):
 
 
 def test_saved_maps_give_the_records_P(scenes, tmp_path):
-    records, _ = run(scenes, tmp_path, net_names=NETS[:1], save_maps=True)
+    records, _ = run(scenes, tmp_path, nets=NETS[:1], save_maps=True)
     coco = Coco(scenes, "val")
     files = {f.relative_to(tmp_path / "maps").as_posix() for f in tmp_path.glob("maps/*/*/*")}
     names = {f"{r.net}/{r.size}/{r.image_id:012}_{r.category}_{r.method}": r for r in records}

@@ -97,8 +97,8 @@ def test_the_map_is_left_as_it_was() -> None:
     [
         ((3, 5, 5), 0.2, r"1×H×W or H×W, got shape \(3, 5, 5\)"),
         ((1, 1, 5, 5), 0.2, r"1×H×W or H×W, got shape \(1, 1, 5, 5\)"),
-        ((5, 5), 1.0, "threshold is a share .* not 1.0"),
-        ((5, 5), -0.1, "threshold is a share .* not -0.1"),
+        ((5, 5), 1.0, "threshold must be a fraction .* got 1.0"),
+        ((5, 5), -0.1, "threshold must be a fraction .* got -0.1"),
     ],
 )
 def test_a_wrong_map_or_threshold(shape: tuple[int, ...], threshold: float, message: str) -> None:
@@ -209,11 +209,11 @@ def test_the_interval_resamples_whole_images() -> None:
 
 
 def test_lists_that_do_not_fit() -> None:
-    with pytest.raises(ValueError, match="2 overlaps, 1 images"):
+    with pytest.raises(ValueError, match="one length, got 2, 1 and"):
         localisation_error([0.1, 0.2], [1])
-    with pytest.raises(ValueError, match="1 overlaps, 1 images and 2 answers"):
+    with pytest.raises(ValueError, match="one length, got 1, 1 and 2"):
         localisation_error([0.1], [1], right=[True, False])
-    with pytest.raises(ValueError, match="no cases"):
+    with pytest.raises(ValueError, match="overlaps is empty"):
         localisation_error([], [])
 
 

@@ -18,8 +18,15 @@ from vislib.features import deconvnet
 from vislib.layers import last_conv_stage
 from vislib.maps import rank_correlation, upsample
 from vislib.measure import benchmark, overview, report
-from vislib.measure.benchmark import Costly
+from vislib.measure.methods import BENCHMARK, CONTROLS, METHODS, OWN_PASSES, SHARED_PASS, Method
 from vislib.paths import DATA
+
+
+def plain(function, options=None, at_layer=False):
+    """A method that is in no list."""
+    return Method(
+        "test", "test", "00", "control", "", function, options=options or {}, at_layer=at_layer
+    )
 
 
 @pytest.fixture(scope="module")
@@ -44,20 +51,20 @@ def quarters(x):
 
 # What the method needs by its equation: images forward, signals back.
 BY_HAND = {
-    "gradient": (Costly(gradients.gradient), 1, 1),
-    "guided_backprop": (Costly(gradients.guided_backprop), 1, 1),
-    "cam": (Costly(cam.cam, at_layer=True), 1, 0),
-    "grad_cam": (Costly(cam.grad_cam, at_layer=True), 1, 1),
-    "eigen_cam": (Costly(cam.eigen_cam, at_layer=True), 1, 0),
-    "guided_grad_cam": (Costly(cam.guided_grad_cam, at_layer=True), 1, 2),
-    "smoothgrad": (Costly(smoothgrad, {"n": 7}), 7, 7),
-    "smoothgrad in batches": (Costly(smoothgrad, {"n": 7, "batch": 3}), 7, 7),
-    "integrated_gradients": (Costly(integrated_gradients, {"steps": 5}), 5, 5),
+    "gradient": (plain(gradients.gradient), 1, 1),
+    "guided_backprop": (plain(gradients.guided_backprop), 1, 1),
+    "cam": (plain(cam.cam, at_layer=True), 1, 0),
+    "grad_cam": (plain(cam.grad_cam, at_layer=True), 1, 1),
+    "eigen_cam": (plain(cam.eigen_cam, at_layer=True), 1, 0),
+    "guided_grad_cam": (plain(cam.guided_grad_cam, at_layer=True), 1, 2),
+    "smoothgrad": (plain(smoothgrad, {"n": 7}), 7, 7),
+    "smoothgrad in batches": (plain(smoothgrad, {"n": 7, "batch": 3}), 7, 7),
+    "integrated_gradients": (plain(integrated_gradients, {"steps": 5}), 5, 5),
     # squares at 0, 16, 32 of each side, and the picture itself
-    "occlusion": (Costly(occlusion.occlusion, {"size": 16, "stride": 16}), 3 * 3 + 1, 0),
-    "fullgrad": (Costly(fullgrad), 1, 1),
-    "lrp": (Costly(lrp), 1, 1),
-    "sobel_edges": (overview.METHODS["sobel_edges"].run, 0, 0),
+    "occlusion": (plain(occlusion.occlusion, {"size": 16, "stride": 16}), 3 * 3 + 1, 0),
+    "fullgrad": (plain(fullgrad), 1, 1),
+    "lrp": (plain(lrp), 1, 1),
+    "sobel_edges": (METHODS["sobel_edges"], 0, 0),
 }
 
 
@@ -73,7 +80,7 @@ def test_passes_are_those_of_the_equation(model, x, layer, name, count):
 def test_score_cam_asks_once_for_each_living_map(model, x, layer):
     maps = cam.score_cam(model, x[:1], 3, layer=layer)
     assert maps.shape[1] == 1
-    _, took = overview.passes(benchmark.MORE["score_cam"], model, x[:1], 3, layer)
+    _, took = overview.passes(METHODS["score_cam"], model, x[:1], 3, layer)
     kept = []
     handle = model.get_submodule(layer).register_forward_hook(lambda m, i, o: kept.append(o))
     model(x[:1])
@@ -85,7 +92,7 @@ def test_score_cam_asks_once_for_each_living_map(model, x, layer):
 def test_shapley_never_asks_for_a_coalition_twice(model, x, layer):
     """Four parts have 16 coalitions: many orders ask for all of them, and no more. One pass before
     looks whether the class exists."""
-    method = Costly(shapley, {"segments": quarters(x), "samples": 60})
+    method = plain(shapley, {"segments": quarters(x), "samples": 60})
     _, took = overview.passes(method, model, x[:1], 3, layer)
     assert took == (16 + 1, 0)
 
@@ -96,35 +103,34 @@ def test_the_model_is_left_without_hooks_also_after_an_error(model, x, layer):
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        overview.passes(Costly(fails), model, x, 3, layer)
+        overview.passes(plain(fails), model, x, 3, layer)
     assert not model._forward_hooks
 
 
 def test_every_method_of_the_benchmark_has_its_place():
     elsewhere = {"cam", "unit_deconvnet"}
-    assert set(overview.METHODS) == {*benchmark.ALL, *benchmark.CONTROLS, *elsewhere}
-    for name in benchmark.MORE:
-        assert overview.METHODS[name].run is benchmark.MORE[name]
+    assert set(METHODS) == {*BENCHMARK, *CONTROLS, *elsewhere}
+    assert {*BENCHMARK} == {*SHARED_PASS, *OWN_PASSES}
     for name in elsewhere:
         assert "not in the benchmark" in overview.NOTES[name]
 
 
-@pytest.mark.parametrize("name", benchmark.METHODS)
+@pytest.mark.parametrize("name", SHARED_PASS)
 def test_methods_are_the_benchmarks(model, x, layer, name):
     """What shares one forward pass there is called by itself here."""
-    maps, _ = benchmark.explain(model, x, 3, [name], layer=layer)
-    own = upsample(overview.METHODS[name].run(model, x, 3, layer), x.shape[-2:])
+    maps, *_ = benchmark.explain(model, x, 3, [name], layer=layer)
+    own = upsample(METHODS[name](model, x, 3, layer), x.shape[-2:])
     assert torch.allclose(own, maps[name], atol=1e-5 * float(maps[name].abs().max()))
 
 
 def test_the_deconvnet_of_a_unit(x):
     net, layer = nets.load("pocket_vgg"), "net.features.8"
     maps, _ = deconvnet.forward(net, x, layer)
-    own = overview.unit_deconvnet(net, x, 3, layer=layer)
+    own = methods.unit_deconvnet(net, x, 3, layer=layer)
     for i, image in enumerate(x):
         unit = int(maps[i].flatten(1).amax(1).argmax())
         assert torch.equal(own[i], deconvnet.reconstruct(net, image[None], layer, unit)[0])
-    assert torch.equal(own, overview.unit_deconvnet(net, x, 7, layer=layer))
+    assert torch.equal(own, methods.unit_deconvnet(net, x, 7, layer=layer))
 
 
 @pytest.fixture(scope="module")
@@ -154,15 +160,15 @@ def test_likeness_goes_both_ways(model, x, layer, randoms):
         seed = int(1e4 * model(x)[:, target].abs().sum())
         return torch.rand(x.shape, generator=torch.Generator().manual_seed(seed))
 
-    edges = overview.METHODS["sobel_edges"].run
+    edges = METHODS["sobel_edges"]
     row = overview.examine(edges, model, randoms, x[:1], (3, 7), layer)
     assert [row[check] for check in overview.CHECKS] == pytest.approx([1, 1, 1])
-    row = overview.examine(Costly(noise), model, randoms, x[:1], (3, 7), layer)
+    row = overview.examine(plain(noise), model, randoms, x[:1], (3, 7), layer)
     assert all(abs(row[check]) < 0.1 for check in overview.CHECKS)
 
 
 def test_a_row_is_what_the_parts_give(model, x, layer, randoms):
-    method = overview.METHODS["gradient"].run
+    method = METHODS["gradient"]
     row = overview.examine(method, model, randoms, x[:1], (3, 7), layer)
     a, b = (gradients.gradient(model, x[:1], which) for which in (3, 7))
     signed = float(rank_correlation(a, b, absolute=False))
@@ -174,7 +180,7 @@ def test_a_row_is_what_the_parts_give(model, x, layer, randoms):
 
 
 def test_a_flat_map_has_no_likeness(model, x, layer, randoms):
-    flat = overview.METHODS["uniform"].run
+    flat = METHODS["uniform"]
     row = overview.examine(flat, model, randoms, x[:1], (3, 4), layer)
     assert all(math.isnan(row[check]) for check in overview.CHECKS)
 
@@ -186,14 +192,14 @@ def found(model):
 
 def test_scenes_show_two_classes(model, found):
     gallery = Coco(DATA / "pocket_coco", "gallery")
-    assert len(found.ids) == 3 and found.pictures.shape == (3, 3, 128, 128)
+    assert len(found.ids) == 3 and found.images.shape == (3, 3, 128, 128)
     for i, one, other in zip(found.ids, found.one, found.other, strict=True):
         assert [model.classes[one], model.classes[other]] == gallery.objects(i)[:2]
 
 
 def test_dear_methods_see_fewer_scenes(found):
     names = ["sobel_edges", "gradient", "cam"]
-    records = overview.measure("pocket_vgg", found, methods=names, many=1, few=2)
+    records = overview.measure("pocket_vgg", found, methods=names, max_passes=1, max_scenes=2)
     assert records.groupby("method", sort=False).size().to_dict() == dict(
         zip(names, (3, 2, 1), strict=True)
     )
@@ -221,8 +227,8 @@ def test_the_page_and_its_markdown():
         + rows("b", "gradient", [1.0], [1.0])
         + rows("a", "uniform", [nan], [nan])
     )
-    page = overview.page(records, "a", {"gradient": overview.Share(0.5, 0.4, 0.6)})
-    assert list(page.index) == list(overview.METHODS)
+    page = overview.page(records, "a", {"gradient": overview.MeanP(0.5, 0.4, 0.6)})
+    assert list(page.index) == overview.ORDER
     gradient = page.loc["gradient"]
     assert gradient["two_classes"] == pytest.approx(0.2) and gradient["forwards"] == 2
     assert gradient["all_random_low"] < 0.8 < gradient["all_random_high"]
@@ -234,7 +240,7 @@ def test_the_page_and_its_markdown():
 
     text = overview.markdown(page).replace("\u00a0", " ")
     lines = dict(line.strip("| ").split(" | ", 1) for line in text.splitlines() if "|" in line)
-    assert len(lines) == len(overview.METHODS) + 2
+    assert len(lines) == len(METHODS) + 2
     assert lines["gradient"].startswith("08 | How does")
     assert lines["gradient"].endswith(" | 2 + 1 | 0.20 ✓ | 0.20 ✓ | 0.80 ✗ | 0.50 ± 0.10")
     assert lines["Grad-CAM"].endswith(" | 0.50 ? | 0.20 ✓ | 0.00 ✓ | –")
@@ -251,7 +257,7 @@ def test_a_verdict_needs_the_whole_interval(low, high, told):
     assert overview.verdict(low, high) == told
 
 
-def test_stored_shares_of_one_net(tmp_path):
+def test_stored_energy_of_one_net(tmp_path):
     def records(net, method, *shares):
         return [
             benchmark.Record(i, "dog", net, method, "128", P, P, 1.0, 0.1, 1)
@@ -261,17 +267,17 @@ def test_stored_shares_of_one_net(tmp_path):
     run = records("a", "lrp", 0.2, 0.4) + records("b", "lrp", 0.9)
     run += records("none", "uniform", 0.1, 0.1)
     report.frame(run).to_parquet(tmp_path / "all_methods.parquet")
-    shares = overview.stored_shares("a", tmp_path)
+    shares = overview.stored_energy("a", tmp_path)
     assert set(shares) == {"lrp", "uniform"}
     mean, low, high = shares["lrp"]
     assert mean == pytest.approx(0.3) and 0.2 <= low < mean < high <= 0.4
-    assert overview.stored_shares("resnet18", tmp_path) == {}
+    assert overview.stored_energy("resnet18", tmp_path) == {}
 
 
 def test_the_page_of_the_course_is_complete():
     """Every method has its numbers, or a note that says why not."""
     records = pd.read_parquet(overview.MEASURED)
-    page = overview.page(records, "pocket_alexnet", overview.stored_shares("pocket_alexnet"))
+    page = overview.page(records, "pocket_alexnet", overview.stored_energy("pocket_alexnet"))
     assert page["forwards"].notna().all()
     missing = page[[*overview.CHECKS, "P"]].isna().any(axis=1)
     assert set(page.index[missing]) == set(overview.NOTES)
@@ -287,4 +293,4 @@ def test_a_stored_run_that_cannot_be_read(tmp_path, content):
     if content is not None:
         (tmp_path / "all_methods.parquet").write_bytes(content)
     with pytest.raises(InputError, match=r"all_methods\.parquet cannot be read"):
-        overview.stored_shares("pocket_vgg", tmp_path)
+        overview.stored_energy("pocket_vgg", tmp_path)

@@ -80,7 +80,7 @@ def test_a_uniform_map_gets_the_masks_share_and_a_dead_one_nothing(random):
     [
         (torch.ones(3, 4), np.ones((4, 4), bool), 1, "upsample the map"),
         (torch.ones(4, 4), np.zeros((4, 4), bool), 1, "the mask is empty"),
-        (torch.ones(4, 4), np.ones((4, 4), bool), -1, "at least 0, got -1"),
+        (torch.ones(4, 4), np.ones((4, 4), bool), -1, "at least 0 pixels, got -1"),
         (torch.full((4, 4), math.nan), np.ones((4, 4), bool), 1, "NaN or infinite"),
         (torch.ones(1, 1, 4, 4), np.ones((4, 4), bool), 1, "C×H×W or H×W"),
     ],
@@ -134,7 +134,7 @@ def test_insertion_and_deletion_are_what_loops_give(model, x, batch):
         ),
         (perturbation.insertion(model, x, target, maps, steps=steps, batch=batch), blurred, x),
     ):
-        assert found.shares.tolist() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
+        assert found.fractions.tolist() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
         for n in range(2):
             scores, area = curve_by_hand(model, start[n], end[n], target[n], maps[n], steps)
             assert found.scores[n].tolist() == pytest.approx(scores, abs=1e-6)
@@ -166,8 +166,8 @@ def test_a_map_that_knows_what_the_net_sees_wins_both_and_its_opposite_loses_bot
 
 
 def test_equal_pixels_change_in_a_fixed_order_without_a_pattern():
-    places = perturbation._places(torch.zeros(1, 30, 30))
-    assert torch.equal(places, perturbation._places(torch.ones(3, 30, 30)))
+    places = perturbation._ranks(torch.zeros(1, 30, 30))
+    assert torch.equal(places, perturbation._ranks(torch.ones(3, 30, 30)))
     assert sorted(places.tolist()) == list(range(900))
     first_half = (places.view(30, 30) < 450).double()
     for half in (first_half[:15], first_half[15:], first_half[:, :15], first_half[:, 15:]):
@@ -175,7 +175,7 @@ def test_equal_pixels_change_in_a_fixed_order_without_a_pattern():
     # and it is the order of what is not equal that comes first
     maps = torch.zeros(1, 30, 30)
     maps[0, 7, 3], maps[0, 2, 9] = -2.0, 1.0
-    order = perturbation._places(maps).view(30, 30)
+    order = perturbation._ranks(maps).view(30, 30)
     assert (order[7, 3], order[2, 9]) == (0, 1)
 
 
@@ -191,7 +191,7 @@ def test_the_model_stays_as_it_was(model, x):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"maps": torch.ones(2, 1, 9, 9)}, "use cam.upsample"),
+        ({"maps": torch.ones(2, 1, 9, 9)}, "use maps.upsample"),
         ({"maps": torch.ones(1, 1, 48, 48)}, "need maps N×C×H×W"),
         ({"maps": torch.full((2, 1, 48, 48), math.inf)}, "NaN or infinite"),
         ({"steps": 0}, "at least 1, got 0 and 64"),

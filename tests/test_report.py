@@ -13,10 +13,11 @@ from scipy import stats
 
 from vislib.errors import InputError
 from vislib.measure import report
-from vislib.measure.benchmark import ALL, CONTROLS, METHODS, NO_NET, RANDOM, Record, Skipped
+from vislib.measure.benchmark import NO_NET, Record, Skipped
+from vislib.measure.methods import BENCHMARK, CONTROLS, RANDOM, SHARED_PASS, title_of
 from vislib.measure.statistics import bootstrap_interval
 
-COLUMNS = "image_id,category,net,method,size,P,E,E_total,mask_share,score_rank"
+COLUMNS = "image_id,category,net,method,size,P,E,E_total,mask_fraction,score_rank"
 NETS = ("pocket_alexnet", "pocket_resnet", "pocket_squeezenet", "pocket_vgg")
 CATEGORIES = ("airplane", "boat", "dog", "elephant", "teddy bear", "traffic light")
 
@@ -27,7 +28,7 @@ def synthetic(
     *,
     images: int = 5,
     controls: bool = True,
-    methods: tuple[str, ...] = METHODS,
+    methods: tuple[str, ...] = SHARED_PASS,
     undefined: float = 0.3,
 ) -> list[Record]:
     """Records as a run could give them; `undefined` is the share of the deconvnets that die."""
@@ -121,7 +122,7 @@ def test_the_table_is_what_groupby_gives():
             assert found.mean_P == pytest.approx(group.P.mean())  # pandas leaves NaN out
             assert found.records == len(group)
             assert found.undefined == group.P.isna().sum()
-            assert found.mask_share == pytest.approx(group.mask_share.mean())
+            assert found.mask_fraction == pytest.approx(group.mask_fraction.mean())
             assert found.low <= found.mean_P <= found.high
     for method, group in rows.groupby("method"):
         found = summary.loc[("all", "all", method)]
@@ -156,7 +157,7 @@ def test_the_markdown_holds_the_tables_numbers():
     for lines in tables:
         assert {len(cells(line)) for line in lines} == {len(cells(lines[0]))}
         assert set(cells(lines[1])) == {"---"}
-        rows = [*METHODS, *(m + RANDOM for m in METHODS), *CONTROLS]
+        rows = [*SHARED_PASS, *(m + RANDOM for m in SHARED_PASS), *CONTROLS]
         assert [cells(line)[0] for line in lines[2:]] == rows
     overall = summary[summary["view"] == "all"].set_index("method")
     for line in tables[0][2:]:
@@ -236,7 +237,7 @@ SETTINGS = {
     "16 categories": {"categories": tuple(f"category {i}" for i in range(16)), "images": 2},
     "one net": {"nets": NETS[:1]},
     "no controls": {"controls": False},
-    "all methods": {"methods": ALL, "nets": NETS[:2], "images": 1},
+    "all methods": {"methods": BENCHMARK, "nets": NETS[:2], "images": 1},
     "all undefined": {"methods": ("deconvnet", "gradient"), "undefined": 1.0},
 }
 
@@ -281,10 +282,10 @@ def test_a_chart_shows_the_tables_numbers_best_on_top_and_the_kinds_apart():
     by_place = sorted(axis.patches, key=lambda bar: -bar.get_y())
     assert len(names) == len(by_place) == len(overall)
 
-    explanations = overall.loc[list(METHODS)].mean_P.sort_values(ascending=False)
-    n = len(METHODS)
+    explanations = overall.loc[list(SHARED_PASS)].mean_P.sort_values(ascending=False)
+    n = len(SHARED_PASS)
     assert [bar.get_width() for bar in by_place[:n]] == pytest.approx(list(explanations))
-    assert names[:n] == [report.readable(m) for m in explanations.index]
+    assert names[:n] == [title_of(m) for m in explanations.index]
     assert names[n : 2 * n] == [f"{name}, random" for name in names[:n]]
     assert set(names[2 * n :]) == {"uniform map", "centred Gaussian", "Sobel edges"}
     looks = [(bar.get_facecolor(), bar.get_hatch()) for bar in by_place]
@@ -292,7 +293,7 @@ def test_a_chart_shows_the_tables_numbers_best_on_top_and_the_kinds_apart():
     assert len({hatch for _, hatch in looks}) == 3  # told apart without colour
     line = axis.lines[-1] if axis.lines[-1].get_linestyle() == "--" else None
     assert line is not None
-    assert line.get_xdata()[0] == pytest.approx(overall.mask_share.mean())
+    assert line.get_xdata()[0] == pytest.approx(overall.mask_fraction.mean())
 
 
 def test_a_chart_marks_means_over_a_part_of_the_records():
@@ -317,26 +318,27 @@ def test_a_chart_can_have_fewer_panels_a_row():
 
 
 @pytest.mark.parametrize(
-    ("methods", "shape"), [(METHODS[:1], (1, 1)), (METHODS[:3], (1, 3)), (METHODS, (3, 3))]
+    ("methods", "shape"),
+    [(SHARED_PASS[:1], (1, 1)), (SHARED_PASS[:3], (1, 3)), (SHARED_PASS, (3, 3))],
 )
 def test_spread_shows_every_record_in_its_methods_panel(methods, shape):
     rows = report.frame(synthetic(methods=methods, controls=False))
     figure = report.spread(rows)
     assert figure.axes[0].get_gridspec().get_geometry() == shape
     panels = [axis for axis in figure.axes if axis.get_title()]
-    assert [axis.get_title() for axis in panels] == [report.readable(m) for m in methods]
+    assert [axis.get_title() for axis in panels] == [title_of(m) for m in methods]
     for axis, method in zip(panels, methods, strict=True):
         here = rows[rows.method == method]
         dots = axis.collections[0].get_offsets()
         assert len(dots) == len(here)
-        defined = here[["mask_share", "P"]].dropna().to_numpy()
+        defined = here[["mask_fraction", "P"]].dropna().to_numpy()
         assert np.ma.compress_rows(dots) == pytest.approx(defined)
     for axis in figure.axes[len(methods) :]:
         assert not axis.axison  # an empty place has no frame
 
 
 def test_every_method_has_a_name_for_reading_of_its_own():
-    names = [report.readable(method) for method in report.ORDER]
+    names = [title_of(method) for method in report.ORDER]
     assert len(set(names)) == len(names) == len(set(report.ORDER))
     assert not any("_" in name for name in names)
 
@@ -351,7 +353,7 @@ def test_spread_shows_what_the_uniform_map_would_get_and_all_dots():
         assert line.get_linestyle() == "--"
         (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
         assert left <= 0
-        assert rows.mask_share.max() < right < 1.2 * rows.mask_share.max()
+        assert rows.mask_fraction.max() < right < 1.2 * rows.mask_fraction.max()
         assert low <= 0 < 1 <= high
 
 
@@ -364,7 +366,7 @@ def test_spread_does_not_overlap():
 
 
 def test_a_matrix_shows_every_number_and_every_name_without_overlap():
-    names = [report.readable(method) for method in METHODS]
+    names = [title_of(method) for method in SHARED_PASS]
     values = np.random.default_rng(0).uniform(-1, 1, size=(len(names), 4))
     values[2, 1] = np.nan
     ranks = pd.DataFrame(values, index=names, columns=["P", "pointing", "deletion", "insertion"])
@@ -406,7 +408,7 @@ def test_a_matrix_shows_every_number_and_every_name_without_overlap():
     ],
 )
 def test_names_for_reading(name, shown):
-    assert report.readable(name) == shown
+    assert title_of(name) == shown
 
 
 def test_records_of_a_method_that_is_not_known_are_not_left_out_in_silence():

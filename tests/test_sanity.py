@@ -326,7 +326,7 @@ def test_cascade_is_the_loop_that_it_stands_for(x):
         3,
         {"gradient": gradient},
         blocks=["net.features"],
-        likeness=lambda a, b: rank_correlation(a, b, absolute=False),
+        similarity=lambda a, b: rank_correlation(a, b, absolute=False),
     )
     assert list(signed) == ["net.fc", "net.features"]
     for layer, other in randomised(model, x, blocks=["net.features"]):

@@ -1,4 +1,4 @@
-"""``vislib``: the commands for what takes long or runs without a notebook."""
+"""The command line of the course: long computations, and all work without a notebook."""
 
 from __future__ import annotations
 
@@ -6,77 +6,200 @@ import argparse
 import errno
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vislib.errors import InputError
 from vislib.paths import DATA
 
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
+
 NETS = ("pocket_alexnet", "pocket_vgg", "pocket_resnet", "pocket_squeezenet")
-MAX_SIDE = 2000  # of an image at a fixed size: more does not fit into a laptop's memory
+MAX_SIDE = 2000  # pixels; the feature maps of larger images exceed a laptop's memory
 CATEGORIES = ("airplane", "boat", "dog", "elephant", "teddy bear", "traffic light")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status is 0, 1 for an error that was explained, 130 for Ctrl-C."""
+    """Run one command.
+
+    Args:
+        arguments: the words after ``vislib``; None for those of the command line.
+
+    Returns:
+        The exit status: 0, 1 after an error that was explained on stderr, or 130 after Ctrl-C.
+    """
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
     except KeyboardInterrupt:
         out = getattr(options, "out", None)
-        kept = f" What is done is kept in {out}: the" if out else " The"
+        kept = f" Finished parts are kept in {out}: the" if out else " The"
         print(f"\nStopped.{kept} same command continues.", file=sys.stderr)
         return 130
     except (ValueError, OSError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):  # PyTorch's MemoryError
+        # PyTorch reports a lack of memory as a RuntimeError. All others are faults of the program.
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
-        told = _told(error, getattr(options, "out", None))
-        print(f"vislib {options.command}: {told}", file=sys.stderr)
+        message = _message(error, getattr(options, "out", None))
+        print(f"vislib {options.command}: {message}", file=sys.stderr)
         return 1
     return 0
 
 
-def _told(error: Exception, out: Path | None) -> str:
-    """The error in one line; what the system refuses comes with what to do."""
+def _message(error: Exception, out: Path | None) -> str:
+    """The error in one line; an error of the operating system gets a remedy."""
     if isinstance(error, MemoryError | RuntimeError):
         return "the memory is full: close other programs, or ask for less, such as smaller --sizes"
     if isinstance(error, OSError) and error.strerror:
-        where = error.filename or out
-        place = f"{where}: " if where else ""
+        path = error.filename or out
+        prefix = f"{path}: " if path else ""
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        remedy = "make room" if full else "choose another place, or make this one usable"
-        return f"{place}{error.strerror}; {remedy}, and the same command continues"
+        remedy = "free some disk space" if full else "choose another path, or make this one usable"
+        return f"{prefix}{error.strerror}; {remedy}, and the same command continues"
     return " ".join(str(error).split()) if not isinstance(error, InputError) else str(error)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="vislib", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_benchmark(commands)
+    _add_fetch(commands)
+    _add_train(commands)
+    _add_notebooks(commands)
+    _add_labs(commands)
+    _add_doctor(commands)
+    return parser
+
+
+# --- Types of arguments ---------------------------------------------------------------------------
+
+
+def _size(text: str) -> int | str:
+    """The word ``original``, or a number of pixels."""
+    if text == "original":
+        return text
+    if text.isdecimal() and 32 <= int(text) <= MAX_SIDE:
+        return int(text)
+    raise argparse.ArgumentTypeError(
+        f"must be 'original' or a whole number from 32 to {MAX_SIDE}, got {text!r}"
+    )
+
+
+def _count(text: str) -> int:
+    """A positive whole number."""
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+
+
+def _weights(text: str) -> Path:
+    """A file of weights by its path, or by its name in data/nets."""
+    return Path(text) if Path(text).suffix else DATA / "nets" / f"{text}.safetensors"
+
+
+# --- vislib benchmark -----------------------------------------------------------------------------
+
+
+def _add_benchmark(commands: Commands) -> None:
+    command = commands.add_parser(
+        "benchmark",
+        help="measure the fraction of each attribution map's energy that is on the object",
+        description="You can stop it at any time: the same command continues. It writes to --out: "
+        "records.parquet and .csv, table.csv and .md, chart_*.png and .svg, and skipped.csv.",
+    )
+    command.set_defaults(run=_benchmark)
+    add = command.add_argument
+    add("--coco", type=Path, help="folder in COCO's layout (default: Pocket COCO)")
+    add("--split", help="the SPLIT of annotations/instances_SPLIT.json (default: val or val2017)")
+    add("--nets", nargs="+", default=NETS, help="names of networks (default: the pocket networks)")
+    add(
+        "--methods",
+        nargs="+",
+        help="names of methods, or 'all' (default: the nine that share one forward pass)",
+    )
+    add(
+        "--categories",
+        nargs="+",
+        default=CATEGORIES,
+        help="names of COCO categories, or 'all' that the data and the networks have in common "
+        f"(default: {', '.join(CATEGORIES)})",
+    )
+    add(
+        "--per-category",
+        type=_count,
+        help="images of each category (default: 30, or 8 with --methods all)",
+    )
+    add(
+        "--sizes",
+        nargs="+",
+        type=_size,
+        help="'original' and sides in pixels (default: original and the networks' own sizes, 128 "
+        "or 224; with --methods all only the latter)",
+    )
+    add("--device", default="cpu", help="cpu (default), cuda or mps")
+    add("--class-table", type=Path, help="JSON file: category to a list of ImageNet classes")
+    add(
+        "--controls",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="also measure simple maps and networks with random weights",
+    )
+    add("--save-maps", action="store_true", help="also save each attribution map as PNG and NPY")
+    add("--out", type=Path, default=Path("benchmark"), help="(default: benchmark)")
 
 
 def _benchmark(options: argparse.Namespace) -> None:
     from vislib import nets
     from vislib.data.coco import Coco
     from vislib.measure import benchmark, report
+    from vislib.measure.methods import SHARED_PASS
 
     folder = options.coco or DATA / "pocket_coco"
     coco = Coco(folder, options.split or ("val2017" if options.coco else "val"))
-    own_sizes = sorted({nets.load(name, weights=False).input_size for name in options.nets})
-    everything = options.methods == ["all"]  # some sixty times the work for each image
-    records, skipped = benchmark.run(
-        coco,
-        options.out,
-        net_names=options.nets,
+    own_sizes = sorted({nets.facts(name).input_size for name in options.nets})
+    everything = options.methods == ["all"]  # about sixty times the work for each image
+    plan = benchmark.Plan(
+        nets=options.nets,
         categories=None if options.categories == ["all"] else options.categories,
-        methods=options.methods or benchmark.METHODS,
+        methods=options.methods or SHARED_PASS,
         sizes=options.sizes or (own_sizes if everything else ["original", *own_sizes]),
         per_category=options.per_category or (8 if everything else 30),
-        device=options.device,
-        class_table=options.class_table,
         controls=options.controls,
-        save_maps=options.save_maps,
+        class_table=options.class_table,
+    )
+    records, skipped = benchmark.run(
+        coco, options.out, plan, device=options.device, save_maps=options.save_maps
     )
     if not records:
-        raise InputError(f"not one record could be made; the first reason: {skipped[0].reason}")
-    report.write(records, skipped, options.out)
-    print((options.out / "table.md").read_text(encoding="utf-8").split("\n\n")[0])
+        raise InputError(f"no record could be made; the first reason: {skipped[0].reason}")
+    summary = report.write(records, skipped, options.out)
+    print(report.markdown(summary).split("\n\n")[0])
     if skipped:
         print(f"\nSkipped: {len(skipped)} (see skipped.csv), the first because {skipped[0].reason}")
     print(f"\nRecords, table and charts are in {options.out}")
+
+
+# --- vislib fetch ---------------------------------------------------------------------------------
+
+
+def _add_fetch(commands: Commands) -> None:
+    command = commands.add_parser("fetch", help="download a small part of the real COCO")
+    command.set_defaults(run=_fetch)
+    add = command.add_argument
+    add("what", choices=["coco"])
+    add("--split", default="val2017", help="val2017 (default) or train2017")
+    add(
+        "--categories",
+        nargs="+",
+        default=CATEGORIES,
+        help=f"names of COCO categories (default: {', '.join(CATEGORIES)})",
+    )
+    add("--per-category", type=_count, default=30, help="images of each category (default: 30)")
+    add("--out", type=Path, default=Path("coco"), help="(default: coco)")
 
 
 def _fetch(options: argparse.Namespace) -> None:
@@ -91,23 +214,74 @@ def _fetch(options: argparse.Namespace) -> None:
     print(f"Now: vislib benchmark --coco {options.out} --split {options.split} --nets alexnet")
 
 
-def _train(options: argparse.Namespace) -> None:
-    from vislib.nets import training
+# --- vislib train ---------------------------------------------------------------------------------
 
-    card = training.train(
-        options.name,
-        epochs=options.epochs,
-        scenes=options.scenes,
-        seed=options.seed,
-        out=options.out,
-        device=options.device,
-        bfloat16=options.bfloat16,
-        snapshots=options.snapshots,
-        first_scale=options.first_scale,
-        start=options.start,
-        adversarial=options.adversarial,
+
+def _add_train(commands: Commands) -> None:
+    command = commands.add_parser("train", help="train one of the course's networks")
+    command.set_defaults(run=_train)
+    add = command.add_argument
+    add("name", help="pocket_alexnet, pocket_vgg, ...")
+    add("--epochs", type=_count, default=16, help="passes over the scenes (default: 16)")
+    add("--scenes", type=_count, default=8000, help="number of training scenes (default: 8000)")
+    add("--seed", type=int, default=0, help="(default: 0)")
+    add(
+        "--bfloat16",
+        action="store_true",
+        help="faster on processors that support this type, slower on all others",
     )
-    print(f"Right on {float(card['unseen']):.1%} of unseen scenes")
+    add("--device", default="cpu", help="cpu (default), cuda or mps")
+    add(
+        "--snapshots",
+        nargs="+",
+        type=int,
+        default=(),
+        metavar="EPOCH",
+        help="save the first layers after these epochs, instead of the trained network",
+    )
+    add(
+        "--first-scale",
+        type=float,
+        default=1.0,
+        help="factor on the initial random filters of the first layer (default: 1); after a start "
+        "with 0.1, the learned patterns are visible",
+    )
+    add(
+        "--start",
+        type=_weights,
+        help="initial weights: a name in data/nets or a file (default: random weights)",
+    )
+    add(
+        "--adversarial",
+        type=float,
+        default=0,
+        metavar="LEVELS",
+        help="train on attacked scenes, each pixel changed by at most LEVELS of 255 grey levels",
+    )
+    add("--out", type=Path, help="file for the weights (default: in data/nets)")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from vislib.nets.training import Recipe, train
+
+    recipe = Recipe(**{field.name: getattr(options, field.name) for field in fields(Recipe)})
+    card = train(recipe, out=options.out, device=options.device)
+    print(f"Correct on {float(card['unseen']):.1%} of unseen scenes")
+
+
+# --- vislib notebooks and vislib labs -------------------------------------------------------------
+
+
+def _add_notebooks(commands: Commands) -> None:
+    command = commands.add_parser(
+        "notebooks",
+        help="run notebooks and store their outputs, folded solutions and run times",
+        description="Outputs that differ between runs are left out. A notebook stays as it was if "
+        "one of its cells fails.",
+    )
+    command.set_defaults(run=_notebooks)
+    command.add_argument("names", nargs="*", metavar="NAME", help="03, or a path (default: all)")
+    command.add_argument("--timeout", type=_count, default=600, help="seconds a cell may take")
 
 
 def _notebooks(options: argparse.Namespace) -> None:
@@ -121,12 +295,40 @@ def _notebooks(options: argparse.Namespace) -> None:
         notebooks.write_table()
 
 
+def _add_labs(commands: Commands) -> None:
+    command = commands.add_parser(
+        "labs",
+        help="make the versions for teaching",
+        description="For each notebook: NAME.lab.ipynb with stubs for the solutions, "
+        "NAME.live.ipynb to be typed in class, and NAME.finished.ipynb for the lecturer. "
+        "The last two are also talks: jupyter nbconvert --to slides NAME.finished.ipynb",
+    )
+    command.set_defaults(run=_labs)
+    add = command.add_argument
+    add("names", nargs="*", metavar="NOTEBOOK", help="03, or a path (default: all)")
+    add("--out", type=Path, default=Path("labs"), help="(default: labs)")
+    add("--nbgrader", action="store_true", help="also source/NAME/NAME.ipynb for nbgrader")
+
+
 def _labs(options: argparse.Namespace) -> None:
     from vislib import notebooks
 
     paths = notebooks.find(options.names)
     for path in notebooks.labs(paths, options.out, nbgrader=options.nbgrader):
         print(path)
+
+
+# --- vislib doctor --------------------------------------------------------------------------------
+
+
+def _add_doctor(commands: Commands) -> None:
+    command = commands.add_parser("doctor", help="check this machine and the files of the course")
+    command.set_defaults(run=_doctor)
+    command.add_argument(
+        "--write-checksums",
+        action="store_true",
+        help="list the files of data/ again, after a change (for maintainers)",
+    )
 
 
 def _doctor(options: argparse.Namespace) -> None:
@@ -138,151 +340,7 @@ def _doctor(options: argparse.Namespace) -> None:
     findings = doctor.examine()
     print(doctor.text(findings, details=True))
     if not all(finding.ok for finding in findings):
-        raise InputError("something is wrong: what stands behind ✗ says what to do")
-
-
-def _size(text: str) -> int | str:
-    if text == "original":
-        return text
-    if text.isdecimal() and 32 <= int(text) <= MAX_SIDE:
-        return int(text)
-    raise argparse.ArgumentTypeError(
-        f"{text!r} is neither 'original' nor a whole number from 32 to {MAX_SIDE}"
-    )
-
-
-def _weights(text: str) -> Path:
-    """A file of weights by its path, or by its name in data/nets."""
-    return Path(text) if Path(text).suffix else DATA / "nets" / f"{text}.safetensors"
-
-
-def _count(text: str) -> int:
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="vislib", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    command = commands.add_parser(
-        "benchmark",
-        help="measure what share of each explanation's energy falls on the object",
-        description="Stop it when you like: the same command continues. The results lie in --out: "
-        "records.parquet and .csv, table.csv and .md, chart_*.png and .svg, and skipped.csv.",
-    )
-    command.set_defaults(run=_benchmark)
-    command.add_argument("--coco", type=Path, help="folder in COCO's layout (default: Pocket COCO)")
-    command.add_argument("--split", help="the SPLIT of annotations/instances_SPLIT.json")
-    command.add_argument("--nets", nargs="+", default=NETS, help="names of vislib.nets")
-    command.add_argument(
-        "--methods",
-        nargs="+",
-        help="names of functions, or 'all' (default: the nine that share one forward pass)",
-    )
-    command.add_argument(
-        "--categories", nargs="+", default=CATEGORIES, help="or 'all' that data and nets share"
-    )
-    command.add_argument(
-        "--per-category", type=_count, help="images (default: 30, and 8 with --methods all)"
-    )
-    command.add_argument(
-        "--sizes",
-        nargs="+",
-        type=_size,
-        help="'original' and sides in pixels (default: original, which --methods all leaves out, "
-        "and the nets' own: 128 or 224)",
-    )
-    command.add_argument("--device", default="cpu", help="cpu (default), cuda or mps")
-    command.add_argument("--class-table", type=Path, help="JSON: category to ImageNet classes")
-    command.add_argument(
-        "--controls",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="also simple maps and nets with random weights",
-    )
-    command.add_argument("--save-maps", action="store_true", help="each map as PNG and NPY")
-    command.add_argument("--out", type=Path, default=Path("benchmark"), help="(default: benchmark)")
-
-    command = commands.add_parser("fetch", help="download a small part of the real COCO")
-    command.set_defaults(run=_fetch)
-    command.add_argument("what", choices=["coco"])
-    command.add_argument("--split", default="val2017", help="val2017 (default) or train2017")
-    command.add_argument("--categories", nargs="+", default=CATEGORIES)
-    command.add_argument("--per-category", type=_count, default=30, help="images (default: 30)")
-    command.add_argument("--out", type=Path, default=Path("coco"), help="(default: coco)")
-
-    command = commands.add_parser("train", help="train one of the course's nets again")
-    command.set_defaults(run=_train)
-    command.add_argument("name", help="pocket_alexnet, pocket_vgg, ...")
-    command.add_argument("--epochs", type=_count, default=16, help="(default: 16)")
-    command.add_argument("--scenes", type=_count, default=8000, help="(default: 8000)")
-    command.add_argument("--seed", type=int, default=0, help="(default: 0)")
-    command.add_argument(
-        "--bfloat16", action="store_true", help="faster on processors made for it, slower on others"
-    )
-    command.add_argument("--device", default="cpu", help="cpu (default), cuda or mps")
-    command.add_argument(
-        "--snapshots",
-        nargs="+",
-        type=int,
-        default=(),
-        metavar="EPOCH",
-        help="keep the first layers as they are after these epochs, and not the trained net",
-    )
-    command.add_argument(
-        "--first-scale",
-        type=float,
-        default=1.0,
-        help="factor on the first filters' random start; 0.1 lets what is learned be seen",
-    )
-    command.add_argument(
-        "--start",
-        type=_weights,
-        help="weights to go on from: a name in data/nets or a file (default: random ones)",
-    )
-    command.add_argument(
-        "--adversarial",
-        type=float,
-        default=0,
-        metavar="LEVELS",
-        help="learn from attacked scenes, changed by at most so many grey levels of 255",
-    )
-    command.add_argument("--out", type=Path, help="where the weights go (default: data/nets)")
-
-    command = commands.add_parser(
-        "notebooks",
-        help="run notebooks and store their outputs, folded solutions and run times",
-        description="What differs from run to run is left out. A notebook in which a cell fails "
-        "stays as it was.",
-    )
-    command.set_defaults(run=_notebooks)
-    command.add_argument("names", nargs="*", metavar="NAME", help="03, or a path (default: all)")
-    command.add_argument("--timeout", type=_count, default=600, help="seconds a cell may take")
-
-    command = commands.add_parser(
-        "labs",
-        help="make the versions for teaching",
-        description="For each notebook: NAME.lab.ipynb with stubs for the solutions, "
-        "NAME.live.ipynb to be typed before a class, and NAME.finished.ipynb for the lecturer. "
-        "The last two are also talks: jupyter nbconvert --to slides NAME.finished.ipynb",
-    )
-    command.set_defaults(run=_labs)
-    command.add_argument(
-        "names", nargs="*", metavar="NOTEBOOK", help="03, or a path (default: all)"
-    )
-    command.add_argument("--out", type=Path, default=Path("labs"), help="(default: labs)")
-    command.add_argument(
-        "--nbgrader", action="store_true", help="also source/NAME/NAME.ipynb for nbgrader"
-    )
-
-    command = commands.add_parser("doctor", help="check that everything the course needs is there")
-    command.set_defaults(run=_doctor)
-    command.add_argument(
-        "--write-checksums", action="store_true", help="for maintainers, after a change of the data"
-    )
-    return parser
+        raise InputError(doctor.summary(findings))
 
 
 if __name__ == "__main__":

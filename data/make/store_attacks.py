@@ -1,14 +1,17 @@
-"""Make the stored results of notebook 19 again: data/attacks, in some minutes.
+"""Compute the stored results of notebook 19, data/attacks, in some minutes.
 
     uv run python data/make/store_attacks.py [curves] [transfer] [views]
 
-All on the scenes of Pocket COCO's validation split that show one category, at 128 pixels. Without
-an argument all three tables are made:
+The images are the scenes of Pocket COCO's validation split that show one category, at 128 pixels.
+Without an argument all three tables are computed:
 
-* curves: how many answers are wrong after an attack, by net, norm, method and ε;
-* transfer: images attacked on one net, or on several, shown to another (ε = 8/255 and 16/255);
-* views: whether the aim of an attack is reached when the image is seen turned, nearer or further,
-  and in another light, with and without expectation over such views (ε = 16/255).
+* curves: the fraction of wrong predictions after an attack, by network, norm, method and ε;
+* transfer: the same for images attacked on one network, or on several, and classified by another
+  (ε = 8/255 and 16/255);
+* views: whether a targeted attack succeeds when the image is rotated, zoomed and brighter or
+  darker, with and without expectation over such views (ε = 16/255).
+
+In all tables the column "share" is a fraction between 0 and 1.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from vislib import nets
-from vislib.attacks import attack, bim, fgsm, noise, pgd, random_view
+from vislib.attacks import add_noise, bim, eot, fgsm, pgd, random_view
 from vislib.data.coco import Coco
 from vislib.data.images import resize, to_tensor
 from vislib.paths import DATA
@@ -34,7 +37,7 @@ STRENGTHS = [0, 0.25, 0.5, 0.75, 1, 1.25, 1.5]
 
 
 def load(name: str) -> nets.Classifier:
-    """A course net, or the robust one."""
+    """A course network, or the robust one."""
     if name == ROBUST:
         return nets.load("pocket_allconv", weights=nets.WEIGHTS / f"{ROBUST}.safetensors")
     return nets.load(name)
@@ -51,16 +54,16 @@ def scenes() -> tuple[Tensor, Tensor]:
     )
 
 
-def right(model: nets.Classifier, x: Tensor, target: Tensor) -> Tensor:
-    """Whether the first answer is the class: N booleans."""
+def correct(model: nets.Classifier, x: Tensor, target: Tensor) -> Tensor:
+    """Whether the predicted class is `target`: N booleans."""
     with torch.no_grad():
         return model(x).argmax(1) == target
 
 
 def curves(x: Tensor, target: Tensor) -> pd.DataFrame:
-    """Share of wrong answers; an ε of norm linf is in grey levels of 255."""
+    """Fraction of wrong predictions; the ε of norm linf is in grey levels (of 255)."""
     methods = {
-        "noise": lambda model, x, c, **o: noise(x, **o),
+        "noise": lambda model, x, target, **options: add_noise(x, **options),
         "FGSM": fgsm,
         "BIM": bim,
         "PGD": pgd,
@@ -68,21 +71,21 @@ def curves(x: Tensor, target: Tensor) -> pd.DataFrame:
     rows = []
     for name in ("pocket_allconv", ROBUST):
         model = load(name)
-        rows.append([name, "none", "none", 0, float((~right(model, x, target)).float().mean())])
+        rows.append([name, "none", "none", 0, float((~correct(model, x, target)).float().mean())])
         for norm, levels in LEVELS.items():
             for level in tqdm(levels, desc=f"{name} {norm}"):
                 epsilon = level / 255 if norm == "linf" else level
                 for method, function in methods.items():
                     options = {"steps": 10} if method in ("BIM", "PGD") else {}
                     y = function(model, x, target, epsilon=epsilon, norm=norm, **options)
-                    wrong = float((~right(model, y, target)).float().mean())
+                    wrong = float((~correct(model, y, target)).float().mean())
                     rows.append([name, norm, method, level, wrong])
     table = pd.DataFrame(rows, columns=["net", "norm", "method", "epsilon", "share"])
     return table.assign(scenes=len(x))
 
 
 class Mean(nn.Module):
-    """Several nets as one: the mean of their log-probabilities."""
+    """Several networks as one: the mean of their log-probabilities."""
 
     def __init__(self, models: list[nets.Classifier]) -> None:
         super().__init__()
@@ -93,53 +96,54 @@ class Mean(nn.Module):
 
 
 def transfer(x: Tensor, target: Tensor) -> pd.DataFrame:
-    """Share of the scenes that the nets know and that one gets wrong after an attack on another.
+    """Fraction of wrong predictions of one network after an attack on another.
 
-    "the others" attacks the mean of all course nets but the one that is asked.
+    Only scenes that both networks classify correctly count. "the others" attacks the mean of all
+    course networks except the one that classifies.
     """
     models = {name: load(name) for name in (*nets.POCKET_NETS, ROBUST)}
-    known = {name: right(model, x, target) for name, model in models.items()}
+    right = {name: correct(model, x, target) for name, model in models.items()}
     rows = []
     for epsilon, attacked in tqdm([*product((8, 16), ["noise", *models, "the others"])]):
         options = {"epsilon": epsilon / 255, "steps": 10}
         if attacked in models:
             y = pgd(models[attacked], x, target, **options)
         else:
-            y = noise(x, epsilon=epsilon / 255)
+            y = add_noise(x, epsilon=epsilon / 255)
         for asked, model in models.items():
-            both = known[asked] & known.get(attacked, known[asked])
+            both = right[asked] & right.get(attacked, right[asked])
             if attacked == "the others":
                 others = [models[name] for name in nets.POCKET_NETS if name != asked]
-                seen = pgd(Mean(others), x[both], target[both], **options)
+                shown = pgd(Mean(others), x[both], target[both], **options)
             else:
-                seen = y[both]
-            wrong = float((~right(model, seen, target[both])).float().mean())
+                shown = y[both]
+            wrong = float((~correct(model, shown, target[both])).float().mean())
             rows.append([epsilon, attacked, asked, wrong, int(both.sum())])
     return pd.DataFrame(rows, columns=["epsilon", "attacked", "asked", "share", "scenes"])
 
 
-def views(x: Tensor, target: Tensor) -> pd.DataFrame:
-    """Share of random views with the answer that was aimed at, by their strength.
+def views(x: Tensor, classes: Tensor) -> pd.DataFrame:
+    """Fraction of random views with the target class of the attack, by the strength of the views.
 
-    Strength 1: turned by up to 30 degrees, zoomed by up to 1.25, light changed by up to a quarter.
+    Strength 1: rotated by up to 30 degrees, zoomed by up to 1.25, brighter or darker by up to 25 %.
     """
     model = load("pocket_allconv")
-    aim = (target + 5) % 16
+    target = (classes + 5) % 16
     options = {"epsilon": 16 / 255, "steps": 40, "step_size": 2 / 255, "targeted": True}
-    seen = {
+    images = {
         "none": x,
-        "plain": attack(model, x, aim, **options),
-        "expectation": attack(model, x, aim, transform=random_view, samples=4, **options),
+        "plain": bim(model, x, target, **options),
+        "expectation": eot(model, x, target, transform=random_view, samples=4, **options),
     }
     rows = []
-    for kind, y in seen.items():
+    for kind, y in images.items():
         for strength in tqdm(STRENGTHS, desc=kind):
             generator = torch.Generator().manual_seed(1)  # other views than those of the attack
             limits = {"angle": 30 * strength, "zoom": 1.25**strength, "light": strength / 4}
-            looks = [random_view(y, generator, **limits) for _ in range(10 if strength else 1)]
-            reached = torch.stack([right(model, look, aim) for look in looks]).float().mean()
-            known = torch.stack([right(model, look, target) for look in looks]).float().mean()
-            rows.append([kind, strength, float(reached), float(known)])
+            shown = [random_view(y, generator, **limits) for _ in range(10 if strength else 1)]
+            hit = torch.stack([correct(model, view, target) for view in shown]).float().mean()
+            right = torch.stack([correct(model, view, classes) for view in shown]).float().mean()
+            rows.append([kind, strength, float(hit), float(right)])
     table = pd.DataFrame(rows, columns=["attack", "strength", "share", "right"])
     return table.assign(scenes=len(x))
 

@@ -30,7 +30,7 @@ if __name__ == "__main__":
     parts = dict(iter(pd.read_parquet(file).groupby("net"))) if file.exists() else {}
     for net in sys.argv[1:] or NETS:
         began, (count, few) = time.process_time(), NETS[net]
-        parts[net] = overview.measure(net, overview.scenes(nets.load(net), val, count), few=few)
+        parts[net] = overview.measure(net, overview.scenes(nets.load(net), val, count), max_scenes=few)
         stored = pd.concat([parts[name] for name in NETS if name in parts])
         stored.to_parquet(file, index=False, compression="zstd")
         print(f"{net}: {time.process_time() - began:.0f} s of CPU", flush=True)

@@ -29,6 +29,8 @@ from vislib.data.coco import Coco
 from vislib.data.objects import load_unit
 from vislib.layers import last_conv_stage
 from vislib.measure import benchmark, perturbation, report
+from vislib.measure.benchmark import Plan
+from vislib.measure.methods import BENCHMARK, CONTROLS, STUDY
 from vislib.paths import DATA
 
 STORED = DATA / "benchmark"
@@ -78,11 +80,12 @@ def measured(maps: Path) -> pd.DataFrame:
     rows = []
     for net in cli.NETS:
         model = nets.load(net)
-        work = benchmark.plan(coco, [net], cli.CATEGORIES, [SIZE], PER_CATEGORY, controls=False)
+        plan = Plan([net], cli.CATEGORIES, sizes=[SIZE], per_category=PER_CATEGORY, controls=False)
+        work = benchmark.batches(coco, plan)
         for image_id, category in [unit for batch in work for unit in batch.units]:
             image, mask = load_unit(coco, image_id, category, SIZE, growth=1)
-            for method in (*benchmark.ALL, *benchmark.CONTROLS):
-                folder = benchmark.NO_NET if method in benchmark.CONTROLS else net
+            for method in (*BENCHMARK, *CONTROLS):
+                folder = benchmark.NO_NET if method in CONTROLS else net
                 file = benchmark.map_file(maps, folder, SIZE, image_id, category, method)
                 one = torch.from_numpy(np.load(file))
                 target = model.classes.index(category)
@@ -112,8 +115,7 @@ def picture() -> None:
     scenes = Coco(DATA / "pocket_coco", "gallery")
     x = load_unit(scenes, 1008, "zebra", "original")[0][None]
     target = model.classes.index("zebra")
-    methods, layer = benchmark.METHODS[:5], last_conv_stage(model, x)
-    maps, _ = benchmark.explain(model, x, target, methods, layer=layer)
+    maps = benchmark.explain(model, x, target, STUDY, layer=last_conv_stage(model, x)).maps
     tiles = {"the scene": x[0]}
     for name, one in maps.items():
         tiles[name.replace("_", " ")] = (
@@ -133,15 +135,16 @@ def real(folder: str, split: str, class_table: str) -> None:
         records, _ = benchmark.run(
             coco,
             Path(out),
-            net_names=["squeezenet1_0"],
-            sizes=["original", 224],
-            per_category=10_000,
-            class_table=Path(class_table),
-            controls=False,
+            Plan(
+                ["squeezenet1_0"],
+                per_category=10_000,
+                class_table=Path(class_table),
+                controls=False,
+            ),
         )
     summary = report.table(report.frame(records))
     per_size = summary[summary["view"] == "size"].rename(columns={"value": "size"})
-    columns = ["size", "method", "records", "undefined", "mean_P", "low", "high", "mask_share"]
+    columns = ["size", "method", "records", "undefined", "mean_P", "low", "high", "mask_fraction"]
     per_size[columns].to_csv(STORED / "squeezenet1_0_on_coco.csv", index=False, float_format="%.5f")
 
     model = nets.load("squeezenet1_0")

@@ -30,7 +30,8 @@ from torchvision.models import get_model
 
 from vislib.core import find_layer
 from vislib.layers import last_conv_stage
-from vislib.measure.benchmark import METHODS, explain
+from vislib.measure.benchmark import explain
+from vislib.measure.methods import STUDY
 
 SIZE, CLASS = 224, 7
 
@@ -75,7 +76,7 @@ def compare(name: str, rounds: int, clock: Callable[[], float]) -> None:
     module = find_layer(model, layer)[1]
 
     contestants = {
-        "vislib": lambda: explain(model, images.clone(), CLASS, METHODS[:5], layer=layer)[0],
+        "vislib": lambda: explain(model, images.clone(), CLASS, STUDY, layer=layer)[0],
         "captum": lambda: captum(model, images.clone().requires_grad_(), layer),
         "four forwards": lambda: four_forwards(model, images),
         "pytorch-grad-cam": lambda: GradCAM(model, [module])(

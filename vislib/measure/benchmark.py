@@ -1,19 +1,17 @@
-"""The capstone: how much of each explanation falls on the object, over images, nets, methods and
-sizes.
+"""The capstone: which fraction of each explanation falls on the object, over images, networks,
+methods and sizes.
 
-The work is a list of independent batches, each a handful of (image, category) units for one net at
-one size. `plan` writes the list, `run_batch` turns one batch into records, and `run` goes through
-the list and stores each finished batch as one file that never changes again. A run that was killed
-therefore continues where it was, with the same result; so could several machines that share the
-list.
+A `Plan` says what is measured. The work is a list of independent batches, each a few (image,
+category) units for one network at one size. `batches` writes the list, `run_batch` turns one batch
+into records, and `run` goes through the list and stores each finished batch in one file that never
+changes again. A run that was killed continues where it was, with the same result.
 
-Within a batch, one forward pass serves all of `METHODS` (`explain`): one forward and three backward
-passes instead of the nine and ten that separate calls would need. `MORE` holds the methods that
-need passes of their own, with the settings that they get here; ``--methods all`` takes both.
+Within a batch, one forward pass serves all methods of `methods.SHARED_PASS` (`explain`): one
+forward and three backward passes instead of the nine and ten of separate calls. The methods of
+`methods.OWN_PASSES` run one by one, with the settings of the registry.
 
-CAM is missing on purpose: it exists only for nets that end in a pooling and one linear layer, where
-Grad-CAM is its positive part, up to a factor. Sensitivity, the gradient squared, is no other map
-either, but another measure of it: its P is the gradient's with fourth powers in place of squares.
+Sensitivity, the squared gradient, is in effect another measure of the gradient: its P is the
+gradient's with fourth powers instead of squares.
 """
 
 from __future__ import annotations
@@ -22,11 +20,12 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
+from functools import cache, reduce
 from itertools import groupby
+from operator import mul
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,36 +33,18 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vislib import nets
-from vislib.core import Target, one_forward
+from vislib.core import Operation, Rule, Target, frozen, one_forward
 from vislib.data.coco import Coco
 from vislib.data.objects import Size, load_unit
 from vislib.errors import InputError, nearest
-from vislib.explain.averaging import integrated_gradients, smoothgrad
-from vislib.explain.cam import FORMULAS, eigen_cam, score_cam
-from vislib.explain.fullgrad import fullgrad
-from vislib.explain.gradients import deconvnet_rule, guided_rule, saliency, sensitivity
-from vislib.explain.lrp import lrp
-from vislib.explain.occlusion import occlusion
-from vislib.explain.shapley import shapley
-from vislib.explain.taylor import simple_taylor
 from vislib.layers import last_conv_stage
 from vislib.maps import upsample
 from vislib.measure import energy
+from vislib.measure.methods import BENCHMARK, CONTROLS, METHODS, OWN_PASSES, RANDOM, SHARED_PASS
 from vislib.nets import best_of, check_device, class_targets
 from vislib.paths import write_whole
 
-METHODS = (
-    *("gradient", "deconvnet", "guided_backprop", "grad_cam", "guided_grad_cam"),  # the source's
-    *("gradient_x_input", "grad_cam_pp", "xgrad_cam", "layer_cam"),
-)
-CONTROLS: dict[str, Callable[[Tensor], Tensor]] = {
-    "uniform": lambda image: energy.uniform(*image.shape[-2:]),
-    "centred_gaussian": lambda image: energy.centred_gaussian(*image.shape[-2:]),
-    "sobel_edges": energy.sobel_edges,
-}
-"""From an image, C×H×W, to a map without any net, 1×H×W."""
-RANDOM = "_random"  # ends the name of a method that was run on the net with random weights
-NO_NET = "none"  # the net of the controls
+NO_NET = "none"  # the network of the controls
 
 Targets = Mapping[str, Sequence[int]]
 
@@ -71,86 +52,58 @@ _BATCH_PIXELS = 4 * 224 * 224
 
 
 @dataclass(frozen=True)
-class Costly:
-    """A method that needs passes of its own through the net, with its settings in the benchmark.
+class Plan:
+    """What a run measures.
 
-    `at_layer`: it looks at a layer as Grad-CAM does, and gets the same one.
+    Attributes:
+        nets: names for `nets.load`.
+        categories: names of COCO categories; None for all that the data and all networks share.
+        methods: names in `methods.BENCHMARK`, or "all".
+        sizes: sides of square images in pixels, and "original".
+        per_category: how many images of each category, the first ones.
+        controls: also networks with random weights, and the maps of `methods.CONTROLS`.
+        class_table: a JSON file from categories to ImageNet classes, see
+            `vislib.data.coco.imagenet_targets`.
     """
 
-    function: Callable[..., Tensor]
-    options: Mapping[str, Any] = field(default_factory=dict)
-    at_layer: bool = False
-
-    def __call__(self, model: nn.Module, x: Tensor, target: Target, layer: str) -> Tensor:
-        """The maps, raw and signed, at the method's own size."""
-        where = {"layer": layer} if self.at_layer else {}
-        return self.function(model, x, target, **where, **self.options)
-
-    def __str__(self) -> str:
-        options = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
-        return f"{self.function.__name__}({options})"
-
-
-def occlusion_by_share(
-    model: nn.Module, x: Tensor, target: Target, *, square: int, step: int
-) -> Tensor:
-    """`occlusion` by a grey square, its side and its steps as parts of the image's shorter side."""
-    side = min(x.shape[-2:])
-    size, stride = max(1, side // square), max(1, side // step)
-    return occlusion(model, x, target, size=size, stride=stride)
-
-
-def taylor_or_nothing(model: nn.Module, x: Tensor, target: Target) -> Tensor:
-    """`simple_taylor`, with zeros for an image whose score has no root that Newton's method finds:
-    a map without energy, so its P is undefined and counted as such."""
-    maps = torch.zeros_like(x)
-    for i, chosen in enumerate(torch.as_tensor(target).expand(len(x)).tolist()):
-        with suppress(ValueError):
-            maps[i] = simple_taylor(model, x[i : i + 1], chosen)[0]
-    return maps
-
-
-MORE: dict[str, Costly] = {
-    "saliency": Costly(saliency),
-    "sensitivity": Costly(sensitivity),
-    "smoothgrad": Costly(smoothgrad, {"level": 0.15, "n": 25}),
-    "integrated_gradients": Costly(integrated_gradients, {"baseline": 0.0, "steps": 25}),
-    "fullgrad": Costly(fullgrad),
-    "simple_taylor": Costly(taylor_or_nothing),
-    "lrp": Costly(lrp, {"rule": "epsilon_plus"}),
-    "lrp_epsilon": Costly(lrp, {"rule": "epsilon"}),
-    "lrp_alpha_beta": Costly(lrp, {"rule": "alpha_beta", "alpha": 2.0, "beta": 1.0}),
-    "lrp_epsilon_gamma_box": Costly(lrp, {"rule": "epsilon_gamma_box", "gamma": 0.25}),
-    "occlusion": Costly(occlusion_by_share, {"square": 4, "step": 16}),
-    "eigen_cam": Costly(eigen_cam, at_layer=True),
-    "score_cam": Costly(score_cam, at_layer=True),
-    "shapley": Costly(shapley, {"segments": 25, "samples": 8, "baseline": 0.5}),
-}
-"""The methods that cost more than their share of one forward pass. A change of a setting here is a
-change of the run: parts that were made with another setting are not taken for these."""
-
-ALL = (*METHODS, *MORE)
-
-_RULED = {"deconvnet", "guided_backprop", "guided_grad_cam"}  # these change what a ReLU answers
-_WEIGHINGS = [name for name in FORMULAS if name in METHODS]
-_SLOPES = {"gradient", "gradient_x_input", "guided_grad_cam", *_WEIGHINGS}
+    nets: Sequence[str]
+    categories: Sequence[str] | None = None
+    methods: Sequence[str] = SHARED_PASS
+    sizes: Sequence[Size] = ("original", 224)
+    per_category: int = 30
+    controls: bool = True
+    class_table: Path | None = None
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Units of work for one net at one size. `net` is `NO_NET` for the controls."""
+    """Units of work for one network at one size.
+
+    Attributes:
+        net: the network's name, `NO_NET` for the controls.
+        size: the side of the images in pixels, or "original".
+        units: pairs of image id and category.
+    """
 
     net: str
     size: Size
-    units: tuple[tuple[int, str], ...]  # (image id, category)
+    units: tuple[tuple[int, str], ...]
 
 
 @dataclass(frozen=True)
 class Record:
-    """One row of the benchmark. `P` is NaN where the map has no energy at all.
+    """One row of the benchmark.
 
-    `mask_share` is the dilated mask's share of the image, `score_rank` the rank of the explained
-    class among the net's logits, 1 for the winner (0 where there is no net).
+    Attributes:
+        image_id, category: what was explained.
+        net: the network's name, `NO_NET` for a control.
+        method: the method's name, with the suffix `RANDOM` for random weights.
+        size: as in `Batch`.
+        P: the fraction of energy on the object, 0 to 1; NaN if the map has no energy.
+        E, E_total: the energy on the object and that of the whole map.
+        mask_fraction: the fraction of the image that the dilated mask covers, 0 to 1.
+        score_rank: the rank of the explained class among the logits, 1 for the largest (0 for a
+            control).
     """
 
     image_id: int
@@ -161,13 +114,13 @@ class Record:
     P: float
     E: float
     E_total: float
-    mask_share: float
+    mask_fraction: float
     score_rank: int
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A unit that gave no record, and why."""
+    """A unit that gave no record, and the reason."""
 
     image_id: int
     category: str
@@ -176,79 +129,122 @@ class Skipped:
     reason: str
 
 
+# --- Attribution maps of several methods ----------------------------------------------------------
+
+
+class Explanation(NamedTuple):
+    """The result of `explain`.
+
+    Attributes:
+        maps: by method, N×C×H×W or N×1×H×W at the size of the images, raw and signed.
+        logits: N×K.
+        target: the target that was explained.
+    """
+
+    maps: dict[str, Tensor]
+    logits: Tensor
+    target: Target
+
+
 def explain(
     model: nn.Module,
     x: Tensor,
     target: Target | Callable[[Tensor], Target],
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] = SHARED_PASS,
     *,
     layer: str,
-) -> tuple[dict[str, Tensor], Tensor]:
-    """The maps of all `methods`, N×C×H×W or N×1×H×W at the image's size, and the N×K logits.
+) -> Explanation:
+    """The attribution maps of several methods, upsampled to the size of the images.
 
-    Those of `METHODS` come from one forward pass, to the last bit as from the functions with the
-    same names in `vislib.explain.gradients`, `vislib.explain.lrp` and `vislib.explain.cam`; those of `MORE` from a
-    call each. Class maps are upsampled. `target` may be a function of the logits. ``ValueError``
-    names the method that cannot explain such a net.
+    The maps of `methods.SHARED_PASS` come from one forward pass and equal those of the methods'
+    functions to the last bit. Each method of `methods.OWN_PASSES` is called by itself.
+
+    Args:
+        model: N×C×H×W images to N×K logits.
+        x: the images, N×C×H×W.
+        target: see `vislib.core.score`, or a function that gives the target from the logits.
+        methods: names in `methods.METHODS`.
+        layer: the dotted name of the layer for the class activation maps.
+
+    Raises:
+        ValueError: a method cannot explain this network; the message begins with its name.
     """
-    wanted, size = set(methods), x.shape[-2:]
+    size = x.shape[-2:]
+    shared = [METHODS[name] for name in methods if METHODS[name].shares_pass]
+    plain: Rule = Operation.vjp
+    needs_rules = any(method.rule not in (None, plain) for method in shared)
     maps: dict[str, Tensor] = {}
     with one_forward(
-        model, x, target, layer=layer, families=["activation"] if wanted & _RULED else []
+        model, x, target, layer=layer, families=["activation"] if needs_rules else []
     ) as forward:
-        logits = forward.logits.detach()
-        if wanted & _SLOPES:
-            maps["gradient"], slope = forward.backward(forward.x, forward.maps)
-            maps["gradient_x_input"] = forward.x.detach() * maps["gradient"]
-            for name in _WEIGHINGS:
-                if name in wanted or (name == "grad_cam" and "guided_grad_cam" in wanted):
-                    maps[name] = upsample(FORMULAS[name](forward.maps, slope), size)
-        if "deconvnet" in wanted:
-            (maps["deconvnet"],) = forward.backward(activation=deconvnet_rule)
-        if wanted & {"guided_backprop", "guided_grad_cam"}:
-            (maps["guided_backprop"],) = forward.backward(activation=guided_rule)
-        if "guided_grad_cam" in wanted:
-            maps["guided_grad_cam"] = maps["grad_cam"] * maps["guided_backprop"]
+
+        @cache
+        def gradients() -> tuple[Tensor, ...]:
+            return forward.backward(forward.x, forward.maps)
+
+        @cache
+        def backward_map(rule: Rule) -> Tensor:
+            return gradients()[0] if rule is plain else forward.backward(activation=rule)[0]
+
+        @cache
+        def class_map(formula: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+            return upsample(formula(forward.maps, gradients()[1]), size)
+
+        for method in shared:
+            factors = [class_map(method.formula)] if method.formula is not None else []
+            factors += [backward_map(method.rule)] if method.rule is not None else []
+            factors += [forward.x.detach()] if method.times_input else []
+            maps[method.name] = reduce(mul, factors)
+        logits, target = forward.logits.detach(), forward.target
     for name in methods:
-        if name in MORE:
-            chosen = target(logits) if callable(target) else target
+        if name not in maps:
             try:
-                maps[name] = upsample(MORE[name](model, x, chosen, layer), size)
+                maps[name] = upsample(METHODS[name](model, x, target, layer), size)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
-    return {name: maps[name] for name in methods}, logits
+    return Explanation({name: maps[name] for name in methods}, logits, target)
 
 
-def plan(
-    coco: Coco,
-    net_names: Sequence[str],
-    categories: Sequence[str],
-    sizes: Sequence[Size],
-    per_category: int,
-    *,
-    controls: bool = True,
-) -> list[Batch]:
-    """The whole work as a list: the first `per_category` images of each category, for every net and
-    size.
+# --- The work -------------------------------------------------------------------------------------
 
-    The batches depend on the arguments alone, never on what is already done: the same batch always
-    holds the same units, so its numbers are the same to the last bit.
+
+def batches(coco: Coco, plan: Plan) -> list[Batch]:
+    """The whole work of a plan with known categories, as a list.
+
+    The batches depend on the arguments alone and never on what is already done. The same batch
+    always holds the same units, so its numbers are the same to the last bit.
     """
     units = sorted(
         (image_id, category)
-        for category in categories
-        for image_id in coco.images_with(category)[:per_category]
+        for category in plan.categories or ()
+        for image_id in coco.images_with(category)[: plan.per_category]
     )
-    batches = []
-    for net in [*net_names, *([NO_NET] if controls else [])]:
-        for size in sizes:
-            if size == "original":  # sizes differ, so a batch holds one image with its categories
+    work = []
+    for net in [*plan.nets, *([NO_NET] if plan.controls else [])]:
+        for size in plan.sizes:
+            # Original sizes differ, so such a batch holds one image with all its categories.
+            if size == "original":
                 groups = [list(group) for _, group in groupby(units, key=lambda unit: unit[0])]
             else:
                 length = max(1, _BATCH_PIXELS // size**2)
                 groups = [units[i : i + length] for i in range(0, len(units), length)]
-            batches += [Batch(net, size, tuple(group)) for group in groups]
-    return batches
+            work += [Batch(net, size, tuple(group)) for group in groups]
+    return work
+
+
+class _Unit(NamedTuple):
+    image_id: int
+    category: str
+    image: Tensor
+    mask: np.ndarray
+
+
+class _Result(NamedTuple):
+    """The maps of one method for the units of a batch, and the rank of each explained class."""
+
+    method: str
+    maps: Sequence[Tensor]
+    ranks: Sequence[int]
 
 
 def run_batch(
@@ -256,128 +252,170 @@ def run_batch(
     coco: Coco,
     models: Mapping[str, nets.Classifier],
     targets: Targets,
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] = SHARED_PASS,
     *,
     layer: str = "",
     save_maps: Path | None = None,
+    files: Mapping[int, bytes | None] | None = None,
 ) -> tuple[list[Record], list[Skipped]]:
     """The records of one batch, and the units that could not be used, with reasons.
 
-    `models` maps a suffix for the method's name to a net: ``{"": trained, "_random": untrained}``;
-    it is empty for the controls. `targets` gives the net's classes for each category: the one with
-    the highest logit is explained. `layer` is where Grad-CAM looks, a layer of each of the nets.
+    Args:
+        batch: the units.
+        coco: the data that they come from.
+        models: from a suffix of the method's name to a network,
+            ``{"": trained, "_random": untrained}``; empty for the controls.
+        targets: the network's classes for each category; the one with the largest logit is
+            explained.
+        methods: names in `methods.BENCHMARK`.
+        layer: the layer for class activation maps, in each of the networks.
+        save_maps: the folder for raw maps (`map_file`); None to keep none.
+        files: the contents of image files by image id, for those that have already been read.
     """
-    skipped = []
-    images, masks, units = [], [], []
-    for image_id, category in batch.units:
-        try:
-            image, mask = load_unit(coco, image_id, category, batch.size)
-        except InputError as error:
-            skipped.append(Skipped(image_id, category, batch.net, str(batch.size), str(error)))
-        else:
-            images.append(image)
-            masks.append(mask)
-            units.append((image_id, category))
-    if not units:
-        return [], skipped
-
-    results: list[tuple[str, Sequence[Tensor], list[int]]] = []
-    if batch.net == NO_NET:
-        results = [
-            (name, [control(image) for image in images], [0] * len(units))
-            for name, control in CONTROLS.items()
-        ]
-    for suffix, model in models.items():
-        x = torch.stack(images).to(next(model.parameters()).device)
-        best = best_of([targets[category] for _, category in units])
-        try:
-            maps, logits = explain(
-                model, x, _if_finite(best, batch.net + suffix), methods, layer=layer
-            )
-        except InputError:
-            raise
-        except (RuntimeError, ValueError) as error:
-            if min(x.shape[-2:]) >= model.input_size:
-                raise
-            reason = (
-                f"{batch.net} cannot take an image of {x.shape[-1]}×{x.shape[-2]} pixels: {error}"
-            )
-            return [], skipped + [
-                Skipped(image_id, category, batch.net, str(batch.size), reason)
-                for image_id, category in units
-            ]
-        chosen = best(logits)
-        ranks = (1 + (logits > logits.gather(1, chosen[:, None])).sum(dim=1)).tolist()
-        results += [(method + suffix, list(maps[method]), ranks) for method in methods]
-
-    records = []
-    for method, method_maps, ranks in results:
-        for (image_id, category), one_map, mask, rank in zip(
-            units, method_maps, masks, ranks, strict=True
-        ):
-            values = energy.energy(one_map, mask)
-            records.append(
-                Record(
-                    image_id,
-                    category,
-                    batch.net,
-                    method,
-                    str(batch.size),
-                    *values,
-                    float(mask.mean()),
-                    rank,
-                )
-            )
-            if save_maps is not None:
-                _save_map(save_maps, batch, image_id, category, method, one_map)
+    units, skipped = _load(batch, coco, files or {})
+    results: list[_Result] = []
+    if units and batch.net == NO_NET:
+        for name in CONTROLS:
+            maps = [METHODS[name].function(None, unit.image[None], 0)[0] for unit in units]
+            results.append(_Result(name, maps, [0] * len(units)))
+    elif units:
+        x = torch.stack([unit.image for unit in units])
+        choose = best_of([targets[unit.category] for unit in units])
+        for suffix, model in models.items():
+            try:
+                results += _explained(batch.net, suffix, model, x, choose, methods, layer)
+            except _TooSmallError as error:
+                return [], skipped + [
+                    Skipped(unit.image_id, unit.category, batch.net, str(batch.size), str(error))
+                    for unit in units
+                ]
+    records = [
+        _measured(batch, unit, result.method, one_map, rank, save_maps)
+        for result in results
+        for unit, one_map, rank in zip(units, result.maps, result.ranks, strict=True)
+    ]
     return records, skipped
 
 
-def _if_finite(choose: Callable[[Tensor], Tensor], net: str) -> Callable[[Tensor], Tensor]:
-    """`choose`, after a look at the logits."""
+def _load(
+    batch: Batch, coco: Coco, files: Mapping[int, bytes | None]
+) -> tuple[list[_Unit], list[Skipped]]:
+    """The images and masks of a batch, and the units that have none, with reasons."""
+    units, skipped = [], []
+    for image_id, category in batch.units:
+        try:
+            image, mask = load_unit(
+                coco, image_id, category, batch.size, encoded=files.get(image_id)
+            )
+        except InputError as error:
+            skipped.append(Skipped(image_id, category, batch.net, str(batch.size), str(error)))
+        else:
+            units.append(_Unit(image_id, category, image, mask))
+    return units, skipped
 
-    def check(logits: Tensor) -> Tensor:
+
+class _TooSmallError(ValueError):
+    """An image is too small for a network."""
+
+
+def _explained(
+    net: str,
+    suffix: str,
+    model: nets.Classifier,
+    x: Tensor,
+    choose: Callable[[Tensor], Tensor],
+    methods: Sequence[str],
+    layer: str,
+) -> list[_Result]:
+    """The maps of all methods on one network, and the ranks of the explained classes."""
+
+    def target(logits: Tensor) -> Tensor:
         if not logits.isfinite().all():
-            raise InputError(f"{net} answers with NaN or infinite scores: its weights are damaged")
+            raise InputError(
+                f"{net + suffix} answers with NaN or infinite scores: its weights are damaged"
+            )
         return choose(logits)
 
-    return check
+    x = x.to(next(model.parameters()).device)
+    small = min(x.shape[-2:]) < model.input_size
+    try:
+        # PyTorch reports a window larger than its feature map by a RuntimeError. Only the plain
+        # forward pass may fail like that: in a method, a RuntimeError is a programming error.
+        if small:
+            with frozen(model), torch.no_grad():
+                model(x.clone())
+    except RuntimeError as error:
+        raise _too_small(net, x, error) from error
+    try:
+        maps, logits, chosen = explain(model, x, target, methods, layer=layer)
+    except InputError:
+        raise
+    except ValueError as error:
+        if not small:
+            raise
+        raise _too_small(net, x, error) from error
+    assert isinstance(chosen, Tensor)
+    ranks = (1 + (logits > logits.gather(1, chosen[:, None])).sum(dim=1)).tolist()
+    return [_Result(name + suffix, list(maps[name]), ranks) for name in methods]
+
+
+def _too_small(net: str, x: Tensor, error: Exception) -> _TooSmallError:
+    return _TooSmallError(
+        f"{net} cannot take an image of {x.shape[-1]}×{x.shape[-2]} pixels: {error}"
+    )
+
+
+def _measured(
+    batch: Batch, unit: _Unit, method: str, one_map: Tensor, rank: int, save_maps: Path | None
+) -> Record:
+    """The record of one map, which is saved if there is a folder for it."""
+    if save_maps is not None:
+        _save_map(save_maps, batch, unit, method, one_map)
+    return Record(
+        unit.image_id,
+        unit.category,
+        batch.net,
+        method,
+        str(batch.size),
+        *energy.energy(one_map, unit.mask),
+        float(unit.mask.mean()),
+        rank,
+    )
+
+
+# --- The run --------------------------------------------------------------------------------------
 
 
 def run(
-    coco: Coco,
-    out: Path,
-    *,
-    net_names: Sequence[str],
-    categories: Sequence[str] | None = None,
-    methods: Sequence[str] = METHODS,
-    sizes: Sequence[Size] = ("original", 224),
-    per_category: int = 30,
-    device: str = "cpu",
-    class_table: Path | None = None,
-    controls: bool = True,
-    save_maps: bool = False,
+    coco: Coco, out: Path, plan: Plan, *, device: str = "cpu", save_maps: bool = False
 ) -> tuple[list[Record], list[Skipped]]:
     """Run what is not yet done, and return all records in the order of the plan.
 
-    Finished batches lie in ``out/parts``, one file each, written whole or not at all. A file's name
-    is a fingerprint of all that the batch's numbers depend on (images, annotations, weights,
-    classes, methods and their settings), so a folder may hold several runs and never mixes them up.
-    Batches with skipped units are tried again. `categories` None takes every category that all nets
-    know. `methods` are names in `ALL`, or "all".
+    Finished batches are in ``out/parts``, one file each, which is written as a whole or not at all.
+    Its name is a fingerprint of everything that the numbers depend on (images, annotations,
+    weights, classes, methods and their settings), so a folder may hold several runs and never
+    mixes them up. Batches with skipped units are tried again.
+
+    Args:
+        coco: the data.
+        out: the folder of the results.
+        plan: what is measured.
+        device: where the networks run.
+        save_maps: also keep the raw maps, see `map_file`.
+
+    Raises:
+        InputError: a name in the plan, the device or the folder is wrong, or no image fits.
     """
     from tqdm.auto import tqdm
 
-    net_names, methods = list(dict.fromkeys(net_names)), check_methods(methods)
-    sizes = list(dict.fromkeys(sizes))
     check_device(device)
-    targets = {
-        name: class_targets(nets.load(name, weights=False), class_table) for name in net_names
-    }
-    categories = check_categories(coco, categories, targets)
-    batches = plan(coco, net_names, categories, sizes, per_category, controls=controls)
-    if not batches:
-        raise InputError(f"no image of {coco.folder} shows any of {', '.join(categories)}")
+    targets = {name: class_targets(nets.facts(name), plan.class_table) for name in plan.nets}
+    plan = _checked(plan, coco, targets)
+    work = batches(coco, plan)
+    if not work:
+        raise InputError(
+            f"no image of {coco.folder} shows any of {', '.join(plan.categories or ())}"
+        )
     parts = out / "parts"
     try:
         parts.mkdir(parents=True, exist_ok=True)
@@ -389,24 +427,16 @@ def run(
 
     records: list[Record] = []
     skipped: list[Skipped] = []
-    with tqdm(
-        total=sum(len(b.units) for b in batches), unit="map set", desc="benchmark", mininterval=0.5
-    ) as bar:
-        for net, net_batches in groupby(batches, key=lambda batch: batch.net):
-            models = _load(net, device, controls) if net != NO_NET else {}
+    total = sum(len(batch.units) for batch in work)
+    with tqdm(total=total, unit="map set", desc="benchmark", mininterval=0.5) as bar:
+        for net, net_batches in groupby(work, key=lambda batch: batch.net):
+            models = _load_models(net, device, plan.controls) if net != NO_NET else {}
+            setting = {"data": data, "maps": save_maps} | _setting(plan, models, targets.get(net))
             layer = _stage(models[""]) if models else ""
-            setting = {
-                "data": data,
-                "weights": [_fingerprint(model) for model in models.values()],
-                "targets": {c: list(targets[net][c]) for c in categories} if models else None,
-                "methods": list(methods) if models else list(CONTROLS),
-                "settings": [str(MORE[m]) for m in methods if m in MORE] if models else [],
-                "maps": save_maps,
-            }
             for batch in net_batches:
-                pictures = [_picture_digest(coco, image_id) for image_id, _ in batch.units]
-                key = _key({**setting, **asdict(batch), "pictures": pictures})
-                part = parts / f"{key}.json"
+                files = {image_id: _read(coco, image_id) for image_id, _ in batch.units}
+                images = [_digest(files[image_id]) for image_id, _ in batch.units]
+                part = parts / f"{_key({**setting, **asdict(batch), 'images': images})}.json"
                 rows, missed = _read_part(part)
                 if missed or not rows:
                     bar.set_postfix_str(f"{net}, {batch.size}", refresh=False)
@@ -415,9 +445,10 @@ def run(
                         coco,
                         models,
                         targets.get(net, {}),
-                        methods,
+                        plan.methods,
                         layer=layer,
                         save_maps=out / "maps" if save_maps else None,
+                        files=files,
                     )
                     _write_part(part, rows, missed)
                 records += rows
@@ -426,23 +457,42 @@ def run(
     return records, skipped
 
 
-def check_methods(methods: Sequence[str]) -> list[str]:
-    """The methods to run, each once ("all" among them: every one), or an `InputError`."""
-    for method in methods:
-        if method not in (*ALL, "all"):
-            raise InputError(f"there is no method {method!r} here: {nearest(method, ALL)}")
-    return list(ALL if "all" in methods else dict.fromkeys(methods))
+def _checked(plan: Plan, coco: Coco, targets: Mapping[str, Targets]) -> Plan:
+    """The plan with each name once, its methods and categories written out, or an `InputError`."""
+    return replace(
+        plan,
+        nets=tuple(dict.fromkeys(plan.nets)),
+        categories=check_categories(coco, plan.categories, targets),
+        methods=check_methods(plan.methods),
+        sizes=tuple(dict.fromkeys(plan.sizes)),
+    )
+
+
+def check_methods(methods: Sequence[str]) -> tuple[str, ...]:
+    """The methods to run, each once; all of the benchmark if "all" is among them.
+
+    Raises:
+        InputError: a method is not part of the benchmark.
+    """
+    for name in methods:
+        if name not in (*BENCHMARK, "all"):
+            raise InputError(f"there is no method {name!r} here: {nearest(name, BENCHMARK)}")
+    return BENCHMARK if "all" in methods else tuple(dict.fromkeys(methods))
 
 
 def check_categories(
     coco: Coco, categories: Sequence[str] | None, targets: Mapping[str, Targets]
-) -> list[str]:
-    """The categories to run (None: all that data and nets share), or an `InputError`."""
+) -> tuple[str, ...]:
+    """The categories to run, each once; None gives all that the data and the networks share.
+
+    Raises:
+        InputError: the data or a network does not have a category.
+    """
     if categories is None:
         shared = [name for name in coco.categories if all(name in t for t in targets.values())]
         if not shared:
             raise InputError(f"{coco.folder} has no category that {', '.join(targets)} know")
-        return shared
+        return tuple(shared)
     for category in categories:
         if category not in coco.categories:
             raise InputError(
@@ -451,10 +501,10 @@ def check_categories(
         for net, known in targets.items():
             if category not in known:
                 raise InputError(f"{net} has no class for {category!r}: {nearest(category, known)}")
-    return list(dict.fromkeys(categories))
+    return tuple(dict.fromkeys(categories))
 
 
-def _load(net: str, device: str, controls: bool) -> dict[str, nets.Classifier]:
+def _load_models(net: str, device: str, controls: bool) -> dict[str, nets.Classifier]:
     models = {"": nets.load(net, device=device)}
     if controls:
         models[RANDOM] = nets.load(net, device=device, weights=False)
@@ -462,9 +512,27 @@ def _load(net: str, device: str, controls: bool) -> dict[str, nets.Classifier]:
 
 
 def _stage(model: nets.Classifier) -> str:
-    """The last convolutional stage at the size that the net was made for, whatever the images'."""
+    """The last convolutional stage at the size that the network was made for."""
     size, device = model.input_size, next(model.parameters()).device
     return last_conv_stage(model, torch.zeros(1, 3, size, size, device=device))
+
+
+# --- Parts: what is done --------------------------------------------------------------------------
+
+
+def _setting(
+    plan: Plan, models: Mapping[str, nn.Module], targets: Targets | None
+) -> dict[str, Any]:
+    """What the numbers of one network depend on, besides data and batch."""
+    if not models:
+        return {"weights": [], "targets": None, "methods": CONTROLS, "settings": []}
+    assert targets is not None
+    return {
+        "weights": [_fingerprint(model) for model in models.values()],
+        "targets": {category: list(targets[category]) for category in plan.categories or ()},
+        "methods": plan.methods,
+        "settings": [str(METHODS[name]) for name in plan.methods if name in OWN_PASSES],
+    }
 
 
 def _fingerprint(model: nn.Module) -> str:
@@ -475,14 +543,16 @@ def _fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _picture_digest(coco: Coco, image_id: int) -> str:
+def _read(coco: Coco, image_id: int) -> bytes | None:
+    """The image's file, or None if it cannot be read; `run_batch` then gives the reason."""
     try:
-        path = coco.path(image_id)
-        if path.is_file():  # nothing else, such as a pipe, which would be waited for
-            return hashlib.sha256(path.read_bytes()).hexdigest()
-    except (InputError, OSError, ValueError):
-        pass
-    return "unreadable"  # `run_batch` says why
+        return coco.image_bytes(image_id)
+    except InputError:
+        return None
+
+
+def _digest(content: bytes | None) -> str:
+    return "unreadable" if content is None else hashlib.sha256(content).hexdigest()
 
 
 def _key(setting: Mapping[str, Any]) -> str:
@@ -490,6 +560,7 @@ def _key(setting: Mapping[str, Any]) -> str:
 
 
 def _read_part(path: Path) -> tuple[list[Record], list[Skipped]]:
+    """The content of a part; nothing if it is missing or damaged, so that it is done again."""
     try:
         part = json.loads(path.read_text(encoding="utf-8"))
         records = [
@@ -498,7 +569,7 @@ def _read_part(path: Path) -> tuple[list[Record], list[Skipped]]:
         ]
         return records, [Skipped(**row) for row in part["skipped"]]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return [], []  # not there, or not one of ours: do the batch again
+        return [], []
 
 
 def _write_part(path: Path, records: Sequence[Record], skipped: Sequence[Skipped]) -> None:
@@ -508,17 +579,18 @@ def _write_part(path: Path, records: Sequence[Record], skipped: Sequence[Skipped
 
 
 def map_file(folder: Path, net: str, size: Size, image_id: int, category: str, method: str) -> Path:
-    """Where a run with ``save_maps`` keeps a raw map (C×H×W, NumPy's format); beside it the PNG."""
+    """The file in which a run with ``save_maps`` keeps a raw map (C×H×W, NumPy's format).
+
+    A drawing of the map is beside it, as PNG.
+    """
     name = f"{image_id:012d}_{category.replace(' ', '_')}_{method}.npy"
     return folder / net / str(size) / name
 
 
-def _save_map(
-    folder: Path, batch: Batch, image_id: int, category: str, method: str, one_map: Tensor
-) -> None:
+def _save_map(folder: Path, batch: Batch, unit: _Unit, method: str, one_map: Tensor) -> None:
     from vislib import show
 
-    file = map_file(folder, batch.net, batch.size, image_id, category, method)
+    file = map_file(folder, batch.net, batch.size, unit.image_id, unit.category, method)
     file.parent.mkdir(parents=True, exist_ok=True)
     np.save(file, one_map.detach().cpu().numpy())
     colours = (255 * show.heat(one_map)).astype(np.uint8)

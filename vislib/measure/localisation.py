@@ -1,17 +1,18 @@
-"""From a map to a box, and how often the box is right (Zhou et al. 2016).
+"""From an attribution map to a box, and how often the box is right.
 
-A classifier is told which classes are in a picture, never where. Its map for a class still gives a
-box, by the protocol of "Learning Deep Features for Discriminative Localization":
+A classifier is told which classes are in an image, and not where they are. Its class activation map
+still gives a box, by the protocol of Zhou et al. 2016, "Learning Deep Features for Discriminative
+Localization":
 
-    R = places with M_c > 20 % of max M_c     B = bounding box of the largest connected part of R
+    R = positions with M_c > 20 % of max M_c    B = bounding box of the largest connected part of R
 
-The box is right where it overlaps some true box T of that class well enough:
+The box is right if it overlaps some ground-truth box T of that class enough:
 
     IoU(B, T) = |B ∩ T| / |B ∪ T| ≥ 0.5
 
-and the localisation error is the share of cases where it does not, or where the class is wrong.
-Boxes are COCO's ``(x, y, width, height)``: pixel columns x ≤ j < x + width and rows y ≤ i < y +
-height.
+and the localisation error is the fraction of cases in which it does not, or in which the class is
+wrong. Boxes are COCO's ``(x, y, width, height)``: pixel columns x ≤ j < x + width and rows
+y ≤ i < y + height.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+
+from vislib.measure.statistics import bootstrap_interval
 
 Box = tuple[float, float, float, float]
 
@@ -35,15 +38,15 @@ class Error(NamedTuple):
 
 
 def region(cam_map: Tensor, threshold: float = 0.2) -> np.ndarray:
-    """The largest connected part of the map above ``threshold`` × its maximum: bool, H×W.
+    """The largest connected part of the map above ``threshold`` × its maximum: boolean, H×W.
 
-    Places that touch at a corner are connected. Of parts of equal size the first in reading order
-    is taken. A map with no value above zero has no such part: the mask is empty.
+    Positions that touch at a corner are connected. Of parts of equal size it is the first in
+    reading order. A map with no value above zero has no such part: the mask is empty.
 
     Args:
-        cam_map: 1×H×W or H×W, of the image's size (`maps.upsample`); what is negative speaks against
-            the class and is never part of the region.
-        threshold: a share of the maximum, 0 ≤ threshold < 1.
+        cam_map: 1×H×W or H×W, of the image's size (`maps.upsample`). Negative values speak against
+            the class and are never part of the region.
+        threshold: a fraction of the maximum, 0 ≤ threshold < 1.
 
     Raises:
         ValueError: another shape, NaN or infinite values, or a threshold outside its range.
@@ -53,11 +56,13 @@ def region(cam_map: Tensor, threshold: float = 0.2) -> np.ndarray:
     if cam_map.ndim not in (2, 3) or (cam_map.ndim == 3 and len(cam_map) != 1):
         raise ValueError(f"the map must be 1×H×W or H×W, got shape {tuple(cam_map.shape)}")
     if not 0 <= threshold < 1:
-        raise ValueError(f"threshold is a share of the maximum, from 0 to below 1: not {threshold}")
+        raise ValueError(
+            f"threshold must be a fraction of the maximum, from 0 to below 1, got {threshold}"
+        )
     values = cam_map.detach().to("cpu", torch.float64).reshape(cam_map.shape[-2:]).numpy()
     if not np.isfinite(values).all():
-        raise ValueError("the map holds NaN or infinite values: it shows no region")
-    above = values > threshold * max(values.max(), 0)  # so never below zero
+        raise ValueError("the map holds NaN or infinite values, so it has no region")
+    above = values > threshold * max(values.max(), 0)  # never below zero
     parts, _ = label(above, structure=np.ones((3, 3)))
     areas = np.bincount(parts.ravel())
     areas[0] = 0  # the background
@@ -67,8 +72,13 @@ def region(cam_map: Tensor, threshold: float = 0.2) -> np.ndarray:
 def box(cam_map: Tensor, threshold: float = 0.2) -> Box:
     """The bounding box of the map's `region`, ``(x, y, width, height)`` in pixels.
 
-    A map with no value above zero gives the empty box ``(0, 0, 0, 0)``, which overlaps nothing, so
-    that it counts as an error. Zhou et al. 2016, section 3.2.
+    A map with no value above zero gives the empty box ``(0, 0, 0, 0)``. It overlaps nothing, so it
+    counts as an error. Arguments and errors are those of `region`.
+
+    Zhou et al. 2016, "Learning Deep Features for Discriminative Localization", section 3.2.
+
+    >>> box(torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.9, 1.0]]))
+    (1, 1, 2, 1)
     """
     return bounding_box(region(cam_map, threshold))
 
@@ -83,13 +93,19 @@ def bounding_box(mask: np.ndarray) -> Box:
 
 
 def iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes, 0 to 1; 0 where both are empty.
+    """Intersection over union of two boxes, 0 to 1; 0 if both are empty.
 
-    ``ValueError`` for a negative width or height.
+    >>> iou((0, 0, 2, 2), (1, 0, 2, 2))
+    0.3333333333333333
+
+    Raises:
+        ValueError: a negative width or height.
     """
     for given in (a, b):
         if given[2] < 0 or given[3] < 0:
-            raise ValueError(f"a box is (x, y, width, height), not {given}: its size is negative")
+            raise ValueError(
+                f"a box must be (x, y, width, height), got {given}: its size is negative"
+            )
     across = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
     down = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
     both = max(across, 0) * max(down, 0)
@@ -98,16 +114,20 @@ def iou(a: Box, b: Box) -> float:
 
 
 def mask_iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two boolean masks of one size, 0 to 1; 0 where both are empty."""
+    """Intersection over union of two boolean masks, 0 to 1; 0 if both are empty.
+
+    Raises:
+        ValueError: the masks have different sizes.
+    """
     if a.shape != b.shape:
-        raise ValueError(f"the masks are {a.shape} and {b.shape}: they must be of one size")
+        raise ValueError(f"the masks must have one size, got {a.shape} and {b.shape}")
     union = int((a | b).sum())
     return int((a & b).sum()) / union if union else 0.0
 
 
-def best_iou(found: Box, truths: Sequence[Box]) -> float:
-    """The largest `iou` of the found box with any of the true ones; 0 where there are none."""
-    return max((iou(found, truth) for truth in truths), default=0.0)
+def best_iou(predicted: Box, truths: Sequence[Box]) -> float:
+    """The largest `iou` of a predicted box with any ground-truth box; 0 if there are none."""
+    return max((iou(predicted, truth) for truth in truths), default=0.0)
 
 
 def localisation_error(
@@ -118,26 +138,27 @@ def localisation_error(
     at: float = 0.5,
     seed: int = 0,
 ) -> Error:
-    """The share of cases whose box misses, with a 95 % interval that resamples whole images.
+    """The fraction of cases whose box misses, with a 95 % interval that resamples whole images.
 
     Args:
-        overlaps: one `best_iou` for each case (an image and a class).
-        images: which image each case belongs to; cases of one image are drawn together.
-        right: whether the net names the class, where that counts too (ILSVRC's error). Without, the
-            class is given ("ground truth known").
-        at: the smallest IoU that counts as found.
+        overlaps: the `best_iou` of each case (an image and a class).
+        images: the image of each case; cases of one image are drawn together.
+        right: whether the network predicts the class, if that counts too (ILSVRC's error). Without
+            it the class is given ("ground truth known").
+        at: the smallest IoU that counts as localised.
         seed: of the resampling.
 
     Raises:
-        ValueError: for no cases, or for lists of different lengths.
+        ValueError: no cases, or lists of different lengths.
     """
-    from vislib.measure.statistics import bootstrap_interval
-
     hit = np.asarray(overlaps, dtype=float) >= at
     named = np.ones(len(hit), bool) if right is None else np.asarray(right, dtype=bool)
     if not len(hit) == len(images) == len(named):
-        raise ValueError(f"{len(hit)} overlaps, {len(images)} images and {len(named)} answers")
+        raise ValueError(
+            "overlaps, images and right must have one length, "
+            f"got {len(hit)}, {len(images)} and {len(named)}"
+        )
     if not len(hit):
-        raise ValueError("no cases: there is nothing whose error could be measured")
+        raise ValueError("overlaps is empty: an error needs at least one case")
     missed = (~(hit & named)).astype(float)
     return Error(float(missed.mean()), *bootstrap_interval(missed, np.asarray(images), seed=seed))

@@ -5,40 +5,53 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vislib.errors import InputError
-from vislib.measure.benchmark import ALL, CONTROLS, NO_NET, RANDOM, Record, Skipped
+from vislib.measure.benchmark import NO_NET, Record, Skipped
+from vislib.measure.methods import BENCHMARK, CONTROLS, RANDOM, title_of
 from vislib.measure.statistics import bootstrap_interval
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ORDER = (*ALL, *(method + RANDOM for method in ALL), *CONTROLS)
-VIEWS = ("net", "size", "category")  # beside "all", what the table and charts are split by
+ORDER = (*BENCHMARK, *(method + RANDOM for method in BENCHMARK), *CONTROLS)
+VIEWS = ("net", "size", "category")  # what table and charts are split by, besides "all"
 
 
 def frame(records: Sequence[Record]) -> pd.DataFrame:
-    """The records as a data frame, a column for each field."""
+    """The records as a data frame with a column for each field."""
     import pandas as pd
 
     return pd.DataFrame([asdict(r) for r in records], columns=[f.name for f in fields(Record)])
 
 
-def table(records: pd.DataFrame) -> pd.DataFrame:
-    """Mean P with its interval, by method: over all, per net, per size and per category.
+# --- The table ------------------------------------------------------------------------------------
 
-    Columns: `view` ("all", "net", "size", "category"), `value` (which one), `method`, `records`,
-    `undefined` (records without energy: not part of the mean), `mean_P`, `low`, `high`,
-    `mask_share`.
+
+def table(records: pd.DataFrame) -> pd.DataFrame:
+    """Mean P with its 95 % interval by method: over all, per network, per size and per category.
+
+    Args:
+        records: as `frame` gives them.
+
+    Returns:
+        A data frame with the columns `view` ("all", "net", "size", "category"), `value` (which
+        network, size or category), `method`, `records`, `undefined` (records without energy, which
+        are not part of the mean), `mean_P`, `low`, `high`, `mask_fraction`.
+
+    Raises:
+        InputError: the records hold a method that is not in the registry.
     """
     import pandas as pd
 
+    # No row of the table would count such records.
     unknown = sorted(set(records.method) - set(ORDER))
-    if unknown:  # no row below would count them
+    if unknown:
         raise InputError(
             f"the records hold methods that this version does not know: {', '.join(unknown)}"
         )
@@ -49,7 +62,8 @@ def table(records: pd.DataFrame) -> pd.DataFrame:
             if value == NO_NET:
                 continue
             part = records if view == "all" else records[records[view] == value]
-            if view == "net":  # the controls know no net: beside each net stand the same ones
+            # Controls do not depend on a network, so every network is compared with the same ones.
+            if view == "net":
                 part = pd.concat([part, controls])
             for method in ORDER:
                 chosen = part[part.method == method]
@@ -73,12 +87,13 @@ def _summary(records: pd.DataFrame) -> dict[str, float]:
         "mean_P": defined.P.mean(),
         "low": low,
         "high": high,
-        "mask_share": records.mask_share.mean(),
+        "mask_fraction": records.mask_fraction.mean(),
     }
 
 
 def markdown(summary: pd.DataFrame) -> str:
-    """The table for reading: over all, then a column for each net, size and category."""
+    """A `table` for reading, in Markdown: over all, then a column for each network, size and
+    category."""
     overall = summary[summary["view"] == "all"]
     lines = [
         "| method | mean P | 95 % interval | records | undefined |",
@@ -112,16 +127,23 @@ def _number(value: float) -> str:
 
 
 def _views(summary: pd.DataFrame) -> list[str]:
-    """The views that the table has: where no net gave a record, there is no view by net."""
+    """The views of a table. Without a record of a network, there is no view by network."""
     return list(summary["view"].unique())
 
 
-def chart(summary: pd.DataFrame, view: str = "all", *, columns: int | None = None) -> Figure:
-    """Bars of mean P with 95 % intervals, a panel for each value of the view, the best method on
-    top; `columns` panels a row.
+# --- Charts ---------------------------------------------------------------------------------------
 
-    The dashed line is what a uniform map would get (the mask's share). Random weights and controls
-    stand below the explanations, each with a hatch of its own.
+
+def chart(summary: pd.DataFrame, view: str = "all", *, columns: int | None = None) -> Figure:
+    """Bars of mean P with 95 % intervals, the best method on top.
+
+    Random weights and controls are below the explanations, each with its hatch. The dashed line is
+    the P of a uniform map: the fraction of the image that the mask covers.
+
+    Args:
+        summary: as `table` gives it.
+        view: "all", "net", "size" or "category"; a panel for each value.
+        columns: panels in a row (default: depends on their number).
     """
     import matplotlib.pyplot as plt
 
@@ -129,7 +151,7 @@ def chart(summary: pd.DataFrame, view: str = "all", *, columns: int | None = Non
 
     part = summary[summary["view"] == view]
     values = sorted(part["value"].unique())
-    positions, groups = _places(summary)
+    positions, groups = _positions(summary)
     columns = columns or (len(values) if len(values) <= 4 else 3 if len(values) <= 6 else 4)
     rows = -(-len(values) // columns)
     height = 1 - min(positions.values())
@@ -148,48 +170,14 @@ def chart(summary: pd.DataFrame, view: str = "all", *, columns: int | None = Non
             axis.axis("off")
         for axis, value in zip(axes.flat, values, strict=False):
             here = part[part["value"] == value].set_index("method")
-            for (label, methods), colour, hatch in zip(
-                groups.items(),
-                (show.COLOURS[0], show.COLOURS[5], "#B8B8B8"),
-                ("", "///", "..."),
-                strict=True,
-            ):
-                if not methods:
-                    continue
-                group = here.reindex(methods)
-                below, above = group.mean_P - group.low, group.high - group.mean_P
-                y = [positions[method] for method in methods]
-                axis.barh(y, group.mean_P, color=colour, hatch=hatch, ec="white", label=label)
-                axis.errorbar(
-                    group.mean_P,
-                    y,
-                    xerr=[below.clip(lower=0), above.clip(lower=0)],  # not -1e-17 by rounding
-                    fmt="none",
-                    ecolor="black",
-                    capsize=3,
-                )
-            axis.axvline(
-                here.mask_share.mean(),
-                color=show.COLOURS[1],
-                linestyle="--",
-                label="the mask's share",
-            )
-            for method, row in here.iterrows():
-                axis.annotate(
-                    _value_label(row.mean_P, row.undefined),
-                    (np.nan_to_num(row.high), positions[method]),
-                    xytext=(6, 0),
-                    textcoords="offset points",
-                    va="center",
-                    fontsize=11,
-                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
-                )
+            _draw_bars(axis, here, positions, groups)
+            _label_bars(axis, here, positions)
             axis.set_title(
                 "all nets, sizes and categories" if view == "all" else f"{view}: {value}"
             )
             axis.set_xlim(0, (1.12 if columns == 1 else 1.3) * end)
             axis.set_ylim(-height + 0.3, 0.7)
-            axis.set_yticks(list(positions.values()), [readable(method) for method in positions])
+            axis.set_yticks(list(positions.values()), [title_of(method) for method in positions])
             axis.tick_params(axis="y", length=0)
         star = " (* without the records whose P is undefined)" if part.undefined.any() else ""
         figure.legend(
@@ -203,11 +191,11 @@ def chart(summary: pd.DataFrame, view: str = "all", *, columns: int | None = Non
     return figure
 
 
-def _places(summary: pd.DataFrame) -> tuple[dict[str, float], dict[str, list[str]]]:
-    """Each method's place on the vertical axis, and the methods by group, best first."""
+def _positions(summary: pd.DataFrame) -> tuple[dict[str, float], dict[str, list[str]]]:
+    """Each method's position on the vertical axis, and the methods by group, the best first."""
     ranking = summary[summary["view"] == "all"].sort_values("mean_P", ascending=False)
     best_first = list(ranking["method"])
-    explanations = [method for method in best_first if method in ALL]
+    explanations = [method for method in best_first if method in BENCHMARK]
     groups = {
         "explanation": explanations,
         "the same with random weights": [
@@ -225,43 +213,61 @@ def _places(summary: pd.DataFrame) -> tuple[dict[str, float], dict[str, list[str
     return positions, groups
 
 
-def readable(method: str) -> str:
-    """The method's name for reading: "guided_grad_cam_random" is "Guided Grad-CAM, random"."""
-    name = method.removesuffix(RANDOM).replace("_", " ")
-    for code, usual in (
-        ("guided grad cam", "Guided Grad-CAM"),
-        ("xgrad cam", "XGrad-CAM"),
-        ("grad cam pp", "Grad-CAM++"),
-        ("grad cam", "Grad-CAM"),
-        ("layer cam", "LayerCAM"),
-        ("eigen cam", "Eigen-CAM"),
-        ("score cam", "Score-CAM"),
-        (" x input", " × input"),
-        ("lrp alpha beta", "LRP-αβ"),
-        ("lrp epsilon gamma box", "LRP-ε,γ,zB"),
-        ("lrp epsilon", "LRP-ε"),
-        ("lrp", "LRP-ε,z⁺"),
-        ("fullgrad", "FullGrad"),
-        ("taylor", "Taylor"),
-        ("smoothgrad", "SmoothGrad"),
-        ("shapley", "Shapley values"),
-        ("gaussian", "Gaussian"),
-        ("sobel", "Sobel"),
-        ("uniform", "uniform map"),
-    ):
-        name = name.replace(code, usual)
-    return name + (", random" if method.endswith(RANDOM) else "")
+def _draw_bars(
+    axis: Axes,
+    rows: pd.DataFrame,
+    positions: Mapping[str, float],
+    groups: Mapping[str, Sequence[str]],
+) -> None:
+    """The bars of each group with their intervals, and the line of the uniform map."""
+    from vislib import show
+
+    looks: list[dict[str, Any]] = [
+        {"color": show.COLOURS[0], "hatch": ""},
+        {"color": show.COLOURS[5], "hatch": "///"},
+        {"color": "#B8B8B8", "hatch": "..."},
+    ]
+    for (label, methods), look in zip(groups.items(), looks, strict=True):
+        if not methods:
+            continue
+        group = rows.reindex(list(methods))
+        y = [positions[method] for method in methods]
+        axis.barh(y, group.mean_P, ec="white", label=label, **look)
+        # Rounding may give -1e-17, which `errorbar` refuses.
+        below = (group.mean_P - group.low).clip(lower=0)
+        above = (group.high - group.mean_P).clip(lower=0)
+        axis.errorbar(group.mean_P, y, xerr=[below, above], fmt="none", ecolor="black", capsize=3)
+    axis.axvline(
+        rows.mask_fraction.mean(),
+        color=show.COLOURS[1],
+        linestyle="--",
+        label="fraction covered by the mask",
+    )
 
 
-def _value_label(mean_p: float, undefined: int) -> str:
-    return "undefined" if np.isnan(mean_p) else f"{mean_p:.2f}" + ("*" if undefined else "")
+def _label_bars(axis: Axes, rows: pd.DataFrame, positions: Mapping[str, float]) -> None:
+    """The value at the end of each interval, with a star if some records are undefined."""
+    for method, row in rows.iterrows():
+        value = "undefined" if np.isnan(row.mean_P) else f"{row.mean_P:.2f}"
+        axis.annotate(
+            value + ("*" if row.undefined and value != "undefined" else ""),
+            (np.nan_to_num(row.high), positions[str(method)]),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=11,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+        )
 
 
 def spread(records: pd.DataFrame) -> Figure:
-    """Every record's P against the mask's share, a panel for each method, three a row.
+    """The P of every record against the fraction of the image that the mask covers.
 
-    `records` is a `frame`. On the dashed line P is the share, as for the uniform map.
-    The axis of the share ends where the records do: objects are small.
+    A panel for each method, three in a row. On the dashed line P equals the fraction, as for the
+    uniform map. The horizontal axis ends where the records do, because objects are small.
+
+    Args:
+        records: as `frame` gives them.
     """
     import matplotlib.pyplot as plt
 
@@ -270,7 +276,7 @@ def spread(records: pd.DataFrame) -> Figure:
     methods = [name for name in ORDER if name in set(records.method)]
     columns = min(3, len(methods))
     rows = -(-len(methods) // columns)
-    end = 1.05 * records.mask_share.max()
+    end = 1.05 * records.mask_fraction.max()
     with show.style():
         figure, axes = plt.subplots(
             rows,
@@ -285,11 +291,11 @@ def spread(records: pd.DataFrame) -> Figure:
             axis.axis("off")
         for axis, name in zip(axes.flat, methods, strict=False):
             part = records[records.method == name]
-            axis.scatter(part.mask_share, part.P, s=7, alpha=0.35, color=show.COLOURS[0])
+            axis.scatter(part.mask_fraction, part.P, s=7, alpha=0.35, color=show.COLOURS[0])
             axis.plot([0, 1], [0, 1], color=show.COLOURS[1], linestyle="--", lw=2.5)
-            axis.set(title=readable(name), xlim=(0, end), ylim=(-0.02, 1.02))
+            axis.set(title=title_of(name), xlim=(0, end), ylim=(-0.02, 1.02))
         figure.supylabel("P of one record", fontsize=13)
-        figure.supxlabel("the mask's share of the image (dashed: the uniform map)", fontsize=13)
+        figure.supxlabel("fraction covered by the mask (dashed: the uniform map)", fontsize=13)
     return figure
 
 
@@ -356,7 +362,11 @@ def matrix(tables: Mapping[str, pd.DataFrame], *, cell: float = 0.75) -> Figure:
 
 
 def write(records: Sequence[Record], skipped: Sequence[Skipped], out: Path) -> pd.DataFrame:
-    """Write records, table, charts and what was skipped into `out`; return the table."""
+    """Write records, table, charts and the skipped units into the folder `out`.
+
+    Returns:
+        The `table`.
+    """
     import matplotlib.pyplot as plt
     import pandas as pd
 
@@ -374,7 +384,8 @@ def write(records: Sequence[Record], skipped: Sequence[Skipped], out: Path) -> p
     (out / "table.md").write_text(markdown(summary), encoding="utf-8")
     for view in _views(summary):
         figure = chart(summary, view)
-        with show.style():  # its salt gives the SVG the same ids, so the same bytes, every time
+        # The style fixes the ids in the SVG file, so that its bytes are the same every time.
+        with show.style():
             figure.savefig(out / f"chart_{view}.png", dpi=150, metadata={"Software": None})
             figure.savefig(out / f"chart_{view}.svg", metadata={"Date": None})
         plt.close(figure)

@@ -1,14 +1,14 @@
-"""Does an explanation depend on what the net has learnt? Randomise the weights and look.
+"""Does an attribution map depend on what the network has learnt? Randomise the weights and compare.
 
-Adebayo et al. 2018 ("Sanity Checks for Saliency Maps") give the layers of a trained net new random
-weights, one after the other from the logits down to the pixels, and compare the map of each step
-with the map of the trained net:
+Adebayo et al. 2018 ("Sanity Checks for Saliency Maps") give the layers of a trained network new
+random weights, one after the other from the logits back to the pixels, and compare the map of each
+step with the map of the trained network:
 
-    ρ_l = Spearman( |map of the trained net|, |map with all layers from the top to l random| )
+    ρ_l = Spearman( |map of the trained network|, |map with all layers from the last to l random| )
 
-A map that shows what the net has learnt must change, ρ → 0. One that stays the same shows the
-picture, through whatever weights there are. The check can only fail a method: a map that changes
-may still be wrong.
+A map that shows what the network has learnt must change, ρ → 0. A map that stays the same shows the
+image and not the weights. The check can only reject a method: a map that changes may still be
+wrong.
 """
 
 from __future__ import annotations
@@ -28,31 +28,38 @@ from vislib.maps import rank_correlation
 Draw = Callable[[nn.Module], None]
 
 
-# --- New weights for one layer -------------------------------------------------------------------
+# --- New weights for one layer --------------------------------------------------------------------
 
 
 def torch_default(layer: nn.Module) -> None:
-    """New weights by the layer's own ``reset_parameters``; ``ValueError`` where it has none.
+    """Give a layer new weights by its ``reset_parameters``.
 
     Batch normalisation gets scale 1, shift 0, mean 0 and variance 1, and so becomes the identity:
-    what it had learnt were the statistics of maps that no longer exist.
+    its statistics belonged to feature maps that no longer exist.
+
+    Raises:
+        ValueError: the layer has no such method.
     """
     reset: Any = getattr(layer, "reset_parameters", None)
     if reset is None:
         raise ValueError(
-            f"a {type(layer).__name__} has weights of its own but no reset_parameters(): pass "
-            "draw=, a function that gives such a layer new weights"
+            f"a {type(layer).__name__} has weights but no reset_parameters(): pass draw=, a "
+            "function that gives such a layer new weights"
         )
     reset()
 
 
 def kaiming(layer: nn.Module) -> None:
-    """As before a training: convolutions and dense layers with normal weights of variance 2 / (the
-    number of inputs) and no bias (He et al. 2015), all others as `torch_default`.
+    """Give a layer the weights of an untrained network.
 
-    So the signal keeps its size on the way up. PyTorch's default shrinks it by about 0.4 in each
-    ReLU layer, until the biases rule: the logits of a random SqueezeNet, 26 layers deep, then
-    differ from picture to picture by a millionth, and there is nothing left to explain.
+    Convolutions and dense layers get normal weights of variance 2 / (the number of inputs) and
+    zero biases, all other layers those of `torch_default`. The signal then keeps its size from
+    layer to layer. PyTorch's default multiplies it by about 0.4 in each ReLU layer, until the
+    biases dominate: the logits of a random SqueezeNet, 26 layers deep, then differ between images
+    by a millionth, so that nothing is left to explain.
+
+    He et al. 2015, "Delving Deep into Rectifiers: Surpassing Human-Level Performance on ImageNet
+    Classification".
     """
     if not isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
         return torch_default(layer)
@@ -62,21 +69,21 @@ def kaiming(layer: nn.Module) -> None:
 
 
 def shuffled(layer: nn.Module) -> None:
-    """The layer's own numbers in another order: their histogram stays, what they mean is lost.
+    """Shuffle the weights of a layer: their histogram stays, their meaning is lost.
 
-    Weights and biases are shuffled apart; the channels of a batch normalisation as wholes, each
-    with its statistics.
+    Weights and biases are shuffled separately. The channels of a batch normalisation are shuffled
+    as wholes, each with its statistics.
     """
     channels = None
     if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
         channels = torch.randperm(layer.num_features)
     for values in layer.state_dict().values():
-        if values.ndim:  # batch normalisation counts its batches in a single number
+        if values.ndim:  # not the counter of batches in a batch normalisation
             order = torch.randperm(values.numel()) if channels is None else channels
             values.copy_(values.flatten()[order].view_as(values))
 
 
-# --- Layer after layer ---------------------------------------------------------------------------
+# --- Layer after layer ----------------------------------------------------------------------------
 
 
 def randomised(
@@ -88,7 +95,7 @@ def randomised(
     blocks: Sequence[str] = (),
     draw: Draw = kaiming,
 ) -> Iterator[tuple[str, nn.Module]]:
-    """Yield (layer, a copy of the model with random weights from the logits down to this layer).
+    """Yield each layer's name with a copy of the model, random from the logits to this layer.
 
     >>> from vislib import nets
     >>> model = nets.load("pocket_gap")
@@ -96,15 +103,16 @@ def randomised(
     ['net.fc', 'net.features.16', 'net.features.14']
 
     Args:
-        model: any net; it is left untouched, and so is PyTorch's random state.
-        x: N×C×H×W, the first image is used to find the order of the layers.
-        cascading: False makes one layer at a time random, with all others as they were learnt.
-        seed: with it, a layer gets the same weights in every step, on every device.
-        blocks: names of modules to be taken as one step each, see `layers`.
-        draw: gives one layer new weights, from PyTorch's global random numbers: `kaiming`,
-            `torch_default`, `shuffled` or your own.
+        model: any network. It is not changed, nor is PyTorch's random state.
+        x: N×C×H×W; the first image is used to find the order of the layers.
+        cascading: False makes one layer at a time random and leaves all others trained.
+        seed: a layer gets the same weights in every step and on every device.
+        blocks: names of modules that form one step each, see `layers.layers_with_weights`.
+        draw: a function that gives one layer new weights from PyTorch's global random numbers:
+            `kaiming`, `torch_default`, `shuffled` or another one.
 
-    ``ValueError`` for a block that does not exist, and for a layer that `draw` cannot do.
+    Raises:
+        ValueError: a block does not exist, or `draw` refuses a layer.
     """
     new: dict[str, dict[str, Tensor]] = {}
     for step, names in layers_with_weights(model, x, blocks=blocks).items():
@@ -119,7 +127,7 @@ def randomised(
 
 
 def _drawn(layer: nn.Module, draw: Draw, seed: str) -> dict[str, Tensor]:
-    """The layer's own new state, made on the CPU, whose random numbers are the same everywhere."""
+    """The new state of a layer, drawn on the CPU, whose random numbers are the same everywhere."""
     layer = copy.deepcopy(layer).cpu()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(zlib.crc32(seed.encode()))
@@ -127,7 +135,7 @@ def _drawn(layer: nn.Module, draw: Draw, seed: str) -> dict[str, Tensor]:
     return {name: values for name, values in layer.state_dict().items() if "." not in name}
 
 
-# --- How alike are two maps? ---------------------------------------------------------------------
+# --- The cascade ----------------------------------------------------------------------------------
 
 
 def cascade(
@@ -136,23 +144,26 @@ def cascade(
     target: Target,
     methods: Mapping[str, Callable[[nn.Module, Tensor, Target], Tensor]],
     *,
-    likeness: Callable[[Tensor, Tensor], Tensor] = rank_correlation,
+    similarity: Callable[[Tensor, Tensor], Tensor] = rank_correlation,
     **options: Any,
 ) -> dict[str, dict[str, Tensor]]:
-    """How alike each method's maps are before and after: ``{layer: {method: N numbers}}``.
+    """The similarity of each method's maps before and after: ``{layer: {method: N numbers}}``.
 
     Args:
-        model: the trained net.
+        model: the trained network.
         x: N×C×H×W.
-        target: the class that is explained, the same in all steps, whatever the random net says.
+        target: see `vislib.core.score`; the same in all steps, also where the random network
+            predicts another class.
         methods: by their names; each is called as ``method(model, x, target)``.
-        likeness: of two batches of maps, one number for each image.
+        similarity: of two batches of maps, one number for each image.
         options: those of `randomised`: ``cascading``, ``seed``, ``blocks``, ``draw``.
+
+    Adebayo et al. 2018, "Sanity Checks for Saliency Maps".
     """
-    learnt = {name: method(model, x, target) for name, method in methods.items()}
+    trained = {name: method(model, x, target) for name, method in methods.items()}
     return {
         layer: {
-            name: likeness(learnt[name], method(other, x, target))
+            name: similarity(trained[name], method(other, x, target))
             for name, method in methods.items()
         }
         for layer, other in randomised(model, x, **options)

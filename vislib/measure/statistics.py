@@ -1,4 +1,4 @@
-"""Intervals and rank correlations of measured values."""
+"""Intervals of means over images, and rank correlations between measures."""
 
 from __future__ import annotations
 
@@ -14,10 +14,25 @@ if TYPE_CHECKING:
 def bootstrap_interval(
     values: np.ndarray, clusters: np.ndarray, *, samples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % percentile interval of the mean of `values`, resampling whole clusters (images).
+    """The 95 % percentile interval of the mean of `values`, resampling whole clusters (images).
 
-    The records of one image are no independent witnesses, so images are drawn with replacement,
-    each with all of its records. Efron 1979, "Bootstrap Methods: Another Look at the Jackknife".
+    The records of one image are not independent observations. Therefore images are drawn with
+    replacement, each with all its records.
+
+    Efron 1979, "Bootstrap Methods: Another Look at the Jackknife".
+
+    >>> low, high = bootstrap_interval(np.array([0.2, 0.4, 0.6, 0.8]), np.array([1, 1, 2, 2]))
+    >>> round(low, 3), round(high, 3)
+    (0.3, 0.7)
+
+    Args:
+        values: one number for each record.
+        clusters: the image of each record.
+        samples: how often the images are drawn.
+        seed: of the draws.
+
+    Returns:
+        The lower and the upper end.
     """
     _, cluster = np.unique(clusters, return_inverse=True)
     sums = np.bincount(cluster, weights=values)
@@ -33,13 +48,19 @@ def bootstrap_interval(
 def rank_correlation_table(
     table: pd.DataFrame, kind: Literal["spearman", "kendall"] = "spearman"
 ) -> pd.DataFrame:
-    """How far measures agree on the order of what they measure, for each two columns: −1 to 1.
+    """The rank correlation of each two columns of a table, −1 to 1.
 
-    `table` has a row for each method (or map) and a column for each measure, turned so that high is
-    good in all (``-deletion``). ``"spearman"`` is the correlation of the ranks, ``"kendall"`` (τ-b)
-    the share of pairs in the same order less that in the opposite one. Equal values share their
-    mean rank. Rows in which either value is missing are left out for that pair; NaN where fewer
-    than two are left, or a measure finds all equal. ``ValueError`` for another kind.
+    Equal values share their mean rank. Rows in which either value is missing are left out for that
+    pair. The result is NaN if fewer than two rows are left, or if a column is constant.
+
+    Args:
+        table: a row for each method (or map), a column for each measure, with signs such that high
+            is good in all of them (``-deletion``).
+        kind: "spearman", the correlation of the ranks, or "kendall" (τ-b), the fraction of pairs
+            in the same order minus the fraction of pairs in opposite orders.
+
+    Raises:
+        ValueError: another kind.
     """
     import pandas as pd
     from scipy import stats

@@ -1,14 +1,17 @@
-"""Every net of the course in one name space: ours, small and shipped, and torchvision's.
+"""The networks of the course by name: our small ones, which ship with it, and torchvision's.
 
     >>> from vislib import nets
-    >>> model = nets.load("pocket_vgg")            # shipped with the course, works offline
-    >>> model = nets.load("vgg19")                 # ImageNet weights, downloaded by torchvision
+    >>> model = nets.load("pocket_vgg")  # ships with the course, works offline
+    >>> model(torch.rand(1, 3, 128, 128)).shape
+    torch.Size([1, 16])
 
-Whatever is loaded is a `Classifier`: pictures in [0, 1] go in, logits (class scores before the
-softmax) come out. The pocket nets are small versions of the originals which keep what matters for
-looking inside: AlexNet's large first filters and overlapping pools, VGG's 3×3 stacks, ResNet's
-sums, SqueezeNet's fire modules. They were trained on Pocket COCO (`vislib.data.pocket`) by
-`vislib.nets.training`.
+``nets.load("vgg19")`` gives VGG-19 with ImageNet weights, which torchvision downloads.
+
+Every loaded network is a `Classifier`: it takes images in [0, 1] and returns logits (class scores
+before the softmax). The pocket networks are small versions of famous architectures, which keep the
+parts that matter for looking inside: AlexNet's large first filters and overlapping pools, VGG's
+3×3 stacks, ResNet's sums, SqueezeNet's fire modules. They were trained on Pocket COCO
+(`vislib.data.pocket`) by `vislib.nets.training`.
 """
 
 from __future__ import annotations
@@ -20,9 +23,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vislib.core import check_logits
@@ -44,15 +49,23 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 POCKET_CLASSES = NAMES
 POCKET_SIZE = 128
+"""The side of the images on which the pocket networks were trained, in pixels."""
+
 WEIGHTS = DATA / "nets"
+"""The folder with the weights that ship with the course."""
 
 
 class WeightsError(InputError):
-    """Weights that cannot be had or do not fit; the message says what to do."""
+    """Weights that cannot be loaded or do not fit; the message says what to do."""
 
 
 class Normalize(nn.Module):
-    """`(x - mean) / std` per channel, so that everything outside the model lives in [0, 1]."""
+    """``(x - mean) / std`` per channel, so that images outside the model are in [0, 1].
+
+    Attributes:
+        mean: of each channel, 1×C×1×1.
+        std: the standard deviation of each channel, 1×C×1×1.
+    """
 
     mean: Tensor
     std: Tensor
@@ -67,20 +80,20 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The normalised pictures, N×3×H×W."""
+        """Return the normalised images, N×3×H×W."""
         return (x - self.mean) / self.std
 
 
 class Classifier(nn.Sequential):
-    """A net with its normalisation in front and its class names attached.
+    """A network with its normalisation in front and its class names attached.
 
-    Input N×3×H×W in [0, 1], output N×len(classes) logits. `model.net` is the net itself, so that
-    `model.net.features[3]` or `model.net.layer4` is what the literature means by it.
+    It takes N×3×H×W in [0, 1] and returns N×K logits for its K classes. `model.net` is the network
+    itself, so `model.net.features[3]` or `model.net.layer4` are the layers of the literature.
 
     Attributes:
-        name: what `load` was called with.
-        classes: the class names, in the order of the logits.
-        input_size: the side in pixels the net was trained for; other sizes work too.
+        name: the name that `load` was called with.
+        classes: the K class names, in the order of the logits.
+        input_size: the side in pixels of the images it was trained on; other sizes work too.
     """
 
     normalize: Normalize
@@ -101,9 +114,6 @@ class Classifier(nn.Sequential):
         self.input_size = input_size
 
 
-# --- The pocket nets -------------------------------------------------------------------------
-
-
 POCKET_NETS: dict[str, Callable[[int], nn.Module]] = {
     "pocket_alexnet": PocketAlexNet,
     "pocket_vgg": PocketVGG,
@@ -113,19 +123,60 @@ POCKET_NETS: dict[str, Callable[[int], nn.Module]] = {
     "pocket_gmp": PocketGMP,
     "pocket_allconv": PocketAllConv,
 }
+"""Name → a function from the number of classes to an untrained network."""
 
 
-# --- Loading ---------------------------------------------------------------------------------
+# --- Loading --------------------------------------------------------------------------------------
 
 
 @cache
 def names() -> tuple[str, ...]:
-    """All names that `load` knows: the pocket nets, then torchvision's classification CNNs."""
+    """The names for `load`: the pocket networks, then torchvision's convolutional classifiers."""
     from torchvision import models
 
-    # Vision transformers are classifiers too, but they are not what this course looks into.
+    # Vision transformers are classifiers too, but not convolutional networks.
     transformers = ["vit_*", "swin_*", "maxvit_*"]
     return (*POCKET_NETS, *models.list_models(module=models, exclude=transformers))
+
+
+class Facts(NamedTuple):
+    """The facts about a network that are known before it is built.
+
+    Attributes:
+        classes: names of the K classes, in the order of the logits.
+        input_size: the side of the square images that it was made for, in pixels.
+    """
+
+    classes: tuple[str, ...]
+    input_size: int
+
+
+def facts(name: str) -> Facts:
+    """The classes and the input size of a network, by its name. Nothing is built or downloaded.
+
+    >>> facts("pocket_vgg").input_size, len(facts("alexnet").classes)
+    (128, 1000)
+
+    Args:
+        name: one of `names()`.
+
+    Raises:
+        InputError: no network has this name; the message suggests the nearest names.
+    """
+    if name not in names():
+        raise InputError(f"there is no network called {name!r}: {nearest(name, names())}")
+    if name in POCKET_NETS:
+        return Facts(POCKET_CLASSES, POCKET_SIZE)
+    weights = _imagenet_weights(name)
+    return Facts(tuple(weights.meta["categories"]), weights.transforms().crop_size[0])
+
+
+def _imagenet_weights(name: str) -> Any:
+    """torchvision's first published weights, which the literature used."""
+    from torchvision import models
+
+    enum = models.get_model_weights(name)
+    return getattr(enum, "IMAGENET1K_V1", None) or next(iter(enum))
 
 
 def load(
@@ -135,25 +186,31 @@ def load(
     weights: bool | str | Path = True,
     seed: int = 0,
 ) -> Classifier:
-    """A net by its name, in eval mode, with its normalisation and class names.
+    """Load a network by its name, with its normalisation and class names.
+
+    >>> load("pocket_resnet").classes[:3]
+    ('airplane', 'bus', 'train')
 
     Args:
         name: one of `names()`: "pocket_vgg", ..., "alexnet", "resnet152", "squeezenet1_0", ...
-        device: where the model is put.
-        weights: True for trained weights (shipped for pocket nets; torchvision's
-            `IMAGENET1K_V1`, which the literature used, for the others), False for random ones,
-            or the path of a safetensors file that `vislib train` wrote.
-        seed: of the random weights; the global random state is left as it was.
+        device: the device for the model.
+        weights: True for trained weights: for a pocket network those that ship with the course,
+            for the others torchvision's `IMAGENET1K_V1`, which the literature used. False for
+            random weights. A path for a safetensors file that ``vislib train`` wrote.
+        seed: of the random weights. PyTorch's global random state is not changed.
+
+    Returns:
+        The model in evaluation mode.
 
     Raises:
-        InputError: for a name that does not exist, with the nearest ones.
-        WeightsError: where weights cannot be downloaded, read or do not fit.
+        InputError: no network has this name; the message suggests the nearest names.
+        WeightsError: the weights cannot be downloaded or read, or do not fit.
     """
-    if name not in names():
-        raise InputError(f"there is no net called {name!r}: {nearest(name, names())}")
+    known = facts(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _pocket(name) if name in POCKET_NETS else _torchvision(name, weights is True)
+        build = _pocket if name in POCKET_NETS else _torchvision
+        model = build(name, known, weights is True)
     if isinstance(weights, str | Path):
         load_weights(model.net, weights)
     elif weights and name in POCKET_NETS:
@@ -161,19 +218,19 @@ def load(
     return model.to(device).eval()
 
 
-def _pocket(name: str) -> Classifier:
-    net = POCKET_NETS[name](len(POCKET_CLASSES))
-    return Classifier(net, name=name, classes=POCKET_CLASSES, input_size=POCKET_SIZE)
+def _pocket(name: str, known: Facts, pretrained: bool) -> Classifier:
+    net = POCKET_NETS[name](len(known.classes))
+    return Classifier(net, name=name, **known._asdict())
 
 
-def _torchvision(name: str, pretrained: bool) -> Classifier:
+def _torchvision(name: str, known: Facts, pretrained: bool) -> Classifier:
     from torchvision import models
 
-    enum = models.get_model_weights(name)
-    weights = getattr(enum, "IMAGENET1K_V1", None) or next(iter(enum))
+    weights = _imagenet_weights(name)
     options: dict[str, Any] = {}
     if not pretrained and name in ("googlenet", "inception_v3"):
-        # What torchvision sets itself when it loads weights: the same net, with no side outputs.
+        # torchvision sets these when it loads weights. Without them, the network would have
+        # auxiliary outputs and another normalisation.
         options = {"aux_logits": False, "transform_input": True, "init_weights": True}
     try:
         net = models.get_model(name, weights=weights if pretrained else None, **options)
@@ -190,87 +247,110 @@ def _torchvision(name: str, pretrained: bool) -> Classifier:
         file = weights.url.rsplit("/", 1)[-1]
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise WeightsError(
-            f"The ImageNet weights of {name} could not be loaded ({reason}). "
-            f"They are the file {file}, expected in {folder}. Connect once to download it from "
-            f"{weights.url}, or put a copy there (set TORCH_HOME to use another folder), or use "
-            f"a net that ships with the course, such as nets.load('pocket_vgg')."
+            f"the ImageNet weights of {name} could not be loaded ({reason}). "
+            f"The file {file} was expected in {folder}. Connect once to download it from "
+            f"{weights.url}, put a copy into this folder (set TORCH_HOME to use another one), or "
+            f"use a network that ships with the course, such as nets.load('pocket_vgg')."
         ) from error
     preset = weights.transforms()
     return Classifier(
         net,
         name=name,
-        classes=tuple(weights.meta["categories"]),
-        input_size=preset.crop_size[0],
-        # ImageNet's mean and deviation for every net of the course; a few recent ones differ.
+        **known._asdict(),
+        # These are ImageNet's mean and deviation for all but a few recent networks.
         normalize=Normalize(tuple(preset.mean), tuple(preset.std)),
     )
 
 
 def load_weights(net: nn.Module, path: str | Path) -> None:
-    """Fill a net with the tensors of a safetensors file, after checking that they fit exactly.
+    """Load the tensors of a safetensors file into a network, after checking that they fit exactly.
 
-    A pickle (.pt, .pth) is refused, never opened: unpickling runs code of whoever wrote the file.
+    A pickle (.pt, .pth) is refused and never opened, because unpickling can run code from the file.
+
+    Args:
+        net: the network, without the normalisation (`Classifier.net`).
+        path: the file.
 
     Raises:
-        WeightsError: the file is missing, no safetensors file, truncated, or does not fit `net`.
+        WeightsError: the file is missing, truncated or not a safetensors file, or a tensor is
+            missing, unknown, of another shape, or not finite.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     path = Path(path)
     try:
         with path.open("rb") as file:
             head = file.read(9)
         tensors = load_file(path)
     except SafetensorError as error:
-        # Safetensors begin with eight bytes of length, whatever they are, and then a JSON object.
+        # A safetensors file begins with eight bytes for a length, which may by chance be those of
+        # a pickle or a zip, and then "{".
         if head.startswith((b"PK", b"\x80")) and not head.endswith(b"{"):
             raise WeightsError(
-                f"{path.name} is a pickle (.pt or .pth), which can run code when it is opened. "
-                "Load it where you trust it and save it with safetensors.torch.save_file."
+                f"{path.name} is a pickle (.pt or .pth), which can run code when it is opened: "
+                "load it where you trust it, and save it with safetensors.torch.save_file"
             ) from error
         raise WeightsError(
-            f"{path.name} is no complete safetensors file ({error}). Copy or train it again."
+            f"{path.name} is not a valid safetensors file ({error}; truncated?): "
+            "copy it again, or train the network again"
         ) from error
     except OSError as error:
         raise WeightsError(
-            f"The weights {path} cannot be read ({error.strerror}). "
-            f"Shipped weights lie in {WEIGHTS}; `vislib train {path.stem}` makes them again."
+            f"the weights {path} cannot be read ({error.strerror}): the weights that ship with the "
+            f"course are in {WEIGHTS}; `vislib train {path.stem}` makes them again"
         ) from error
     _check_fit(net.state_dict(), tensors, path.name)
     net.load_state_dict(tensors)
 
 
-def _check_fit(wanted: dict[str, Tensor], found: dict[str, Tensor], file: str) -> None:
-    problems = [f"{key} is missing" for key in wanted.keys() - found.keys()]
-    problems += [f"{key} is not in the net" for key in found.keys() - wanted.keys()]
-    for key in wanted.keys() & found.keys():
-        if wanted[key].shape != found[key].shape:
-            problems.append(f"{key} is {list(found[key].shape)}, not {list(wanted[key].shape)}")
-        elif not found[key].isfinite().all():
+def _check_fit(expected: dict[str, Tensor], actual: dict[str, Tensor], file: str) -> None:
+    """Raise a `WeightsError` unless names and shapes agree and all values are finite."""
+    problems = [f"{key} is missing" for key in expected.keys() - actual.keys()]
+    problems += [f"{key} is not in the network" for key in actual.keys() - expected.keys()]
+    for key in expected.keys() & actual.keys():
+        shape, expected_shape = list(actual[key].shape), list(expected[key].shape)
+        if shape != expected_shape:
+            problems.append(f"{key} is {shape}, not {expected_shape}")
+        elif not actual[key].isfinite().all():
             problems.append(f"{key} holds NaN or infinity")
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise WeightsError(
-            f"{file} does not fit this net: {'; '.join(sorted(problems)[:3])}{more}. "
-            "Was it made for another net?"
+            f"{file} does not fit this network: {'; '.join(sorted(problems)[:3])}{more}. "
+            "Was it made for another one?"
         )
 
 
-def card(name: str) -> dict[str, str]:
-    """What is recorded in a pocket net's weights: seed, epochs, accuracies, date, command."""
-    from safetensors import safe_open
+# --- Cards ----------------------------------------------------------------------------------------
 
+
+def card(name: str) -> dict[str, str]:
+    """The facts that are stored with a network's weights.
+
+    >>> card("pocket_vgg")["command"]
+    'vislib train pocket_vgg --epochs 16 --scenes 8000 --seed 0 --bfloat16'
+
+    Args:
+        name: of a file of weights that ships with the course, without ``.safetensors``.
+
+    Returns:
+        The settings of the training (`vislib.nets.training.Recipe`), the accuracies, the number of
+        parameters, the date and the command, all as texts.
+    """
     with safe_open(WEIGHTS / f"{name}.safetensors", framework="pt") as file:
         return dict(file.metadata() or {})
 
 
+# --- Classes and targets --------------------------------------------------------------------------
+
+
 def top1(logits: Tensor, present: Tensor) -> Tensor:
-    """Whether the first class is one of those in the picture.
+    """Whether the predicted class is one of the classes in the image.
+
+    >>> top1(torch.tensor([[0.1, 2.0], [3.0, 0.2]]), torch.tensor([[0, 1], [0, 1]])).tolist()
+    [True, False]
 
     Args:
-        logits: N×C.
-        present: N×C, true where the class is in the picture.
+        logits: N×K.
+        present: N×K, true where the class is in the image.
 
     Returns:
         N booleans.
@@ -279,18 +359,41 @@ def top1(logits: Tensor, present: Tensor) -> Tensor:
 
 
 def nth_best(logits: Tensor, n: int) -> Tensor:
-    """The class with the n-th largest logit of each image, N×K to N; 1 is the winner.
+    """The class with the n-th largest logit of each image.
 
-    ``ValueError`` where there is no such class.
+    >>> nth_best(torch.tensor([[0.1, 2.0, 1.0]]), 2).tolist()
+    [2]
+
+    Args:
+        logits: N×K.
+        n: from 1 (the predicted class) to K.
+
+    Returns:
+        N class indices.
+
+    Raises:
+        ValueError: `n` is not between 1 and K, or `logits` are not N×K.
     """
     classes = check_logits(logits).shape[1]
     if not 1 <= n <= classes:
-        raise ValueError(f"of {classes} classes, n can be 1 (the best) to {classes}, got {n}")
+        raise ValueError(f"n must be from 1 (the best) to {classes}, got {n}")
     return logits.topk(n, dim=1).indices[:, -1]
 
 
 def best_of(candidates: Sequence[Sequence[int]]) -> Callable[[Tensor], Tensor]:
-    """A function from N×K logits to N classes: for each image the best of its candidates."""
+    """A function that picks, for each image, the candidate class with the highest logit.
+
+    >>> choose = best_of([(0, 2), (1,)])
+    >>> choose(torch.tensor([[0.1, 5.0, 1.0], [9.0, 0.0, 0.0]])).tolist()
+    [2, 1]
+
+    Args:
+        candidates: for each of N images, the classes among which to choose.
+
+    Returns:
+        A function from N×K logits to N class indices. It can serve as the `target` of
+        `vislib.core.one_forward`.
+    """
 
     def choose(logits: Tensor) -> Tensor:
         best = [
@@ -303,19 +406,39 @@ def best_of(candidates: Sequence[Sequence[int]]) -> Callable[[Tensor], Tensor]:
 
 
 def class_targets(
-    model: Classifier, class_table: str | Path | None = None
+    model: Classifier | Facts, class_table: str | Path | None = None
 ) -> dict[str, Sequence[int]]:
-    """The net's own classes for each COCO category: by name, or for ImageNet's classes by table."""
+    """The classes of a network that show each COCO category.
+
+    >>> class_targets(facts("pocket_vgg"))["bus"], class_targets(facts("alexnet"))["airplane"]
+    ((1,), (404, 895))
+
+    Args:
+        model: a network, or the `facts` about it.
+        class_table: for a network with ImageNet's 1,000 classes, a JSON file as in
+            `vislib.data.coco.imagenet_targets`; by default the table of the course.
+
+    Returns:
+        Category name → class indices. A network with other classes has one class for each category
+        of the same name.
+
+    Raises:
+        InputError: the table is missing or malformed.
+    """
     if len(model.classes) == 1000:
         return dict(imagenet_targets(class_table))
     return {name: (index,) for index, name in enumerate(model.classes)}
 
 
+# --- Device ---------------------------------------------------------------------------------------
+
+
 def check_device(device: str) -> None:
-    """`InputError` where PyTorch cannot compute on the device, before any work is done."""
+    """Raise an `InputError` unless PyTorch can compute on a device such as "cuda"."""
     try:
         torch.ones(1, device=device).sum().item()
-    except (RuntimeError, AssertionError) as error:  # which of them depends on PyTorch's build
+    # The type of the error depends on how PyTorch was built.
+    except (RuntimeError, AssertionError) as error:
         usable = ["cpu"]
         usable += ["cuda"] if torch.cuda.is_available() else []
         usable += ["mps"] if torch.backends.mps.is_available() else []
