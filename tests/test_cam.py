@@ -1,8 +1,11 @@
 """CAM, Grad-CAM and Guided Grad-CAM against each other, Captum, pytorch-grad-cam and TorchCAM.
 
-The last two keep no copy of a layer's output: where an in-place ReLU follows the layer, they weigh
-the maps after it by the gradients before it. So they judge here only where none follows.
+pytorch-grad-cam and TorchCAM do not copy the output of the layer: if an in-place ReLU follows, they
+multiply the maps after the ReLU by the gradients before it. So they are compared only for layers
+without an in-place ReLU after them.
 """
+
+from __future__ import annotations
 
 import copy
 
@@ -15,6 +18,7 @@ import torchcam.methods
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
+from vislib.core import Contrast, target_weights
 from vislib.explain.cam import cam, grad_cam, grad_cam_formula, guided_grad_cam
 from vislib.explain.gradients import guided_backprop
 from vislib.maps import upsample
@@ -25,7 +29,8 @@ pytestmark = [
 ]
 
 TARGETS = [3, 7]
-LAYERS = {  # the default layer of each net; no in-place ReLU follows
+# The default layer of each network. No in-place ReLU follows.
+LAYERS = {
     "alexnet": "features.11",
     "squeezenet1_1": "features",
     "resnet18": "layer4",
@@ -40,7 +45,7 @@ def x() -> Tensor:
 
 
 class Pooled(nn.Module):
-    """Two convolutions, `pool` over places, one linear layer."""
+    """Two convolutions, `pool` over the positions, one linear layer."""
 
     def __init__(self, pool: str = "mean") -> None:
         super().__init__()
@@ -61,7 +66,7 @@ class Pooled(nn.Module):
         return self.head(pooled)
 
 
-# ------------------------------------------------------------ formulas
+# --- Formulas -------------------------------------------------------------------------------------
 
 
 def test_cam_is_the_weighted_sum_of_the_maps(x):
@@ -85,114 +90,125 @@ def test_the_mean_of_cam_is_the_score_without_its_bias(target, x):
 
 
 def test_grad_cam_by_hand():
-    """Two 1×2 maps with slopes whose means are 1 and −2."""
+    """Two 1×2 maps with gradients whose means are 1 and −2."""
     maps = torch.tensor([[[[1.0, 2.0]], [[3.0, 0.5]]]])
-    slope = torch.tensor([[[[0.0, 2.0]], [[-1.0, -3.0]]]])
-    assert grad_cam_formula(maps, slope, relu=False).tolist() == [[[[-5.0, 1.0]]]]
-    assert grad_cam_formula(maps, slope).tolist() == [[[[0.0, 1.0]]]]
+    grads = torch.tensor([[[[0.0, 2.0]], [[-1.0, -3.0]]]])
+    assert grad_cam_formula(maps, grads, relu=False).tolist() == [[[[-5.0, 1.0]]]]
+    assert grad_cam_formula(maps, grads).tolist() == [[[[0.0, 1.0]]]]
 
 
-def test_upsampling_takes_pixels_as_areas():
-    """By hand, for a row of two pixels: the centres of the four new ones lie at −¼, ¼, ¾ and 1¼."""
-    assert upsample(torch.tensor([[[[0.0, 4.0]]]]), (1, 4)).tolist() == [[[[0.0, 1.0, 3.0, 4.0]]]]
+@pytest.mark.parametrize("other", [7, None], ids=["another class", "all other classes"])
+def test_cam_of_a_contrast_is_the_weighted_sum_of_cams(other, x):
+    model = Pooled().double()
+    target = Contrast(3, other)
+    weights = target_weights(model(x.double()), target)
+    cams = torch.cat([cam(model, x.double(), c) for c in range(10)], dim=1)
+    expected = (weights[..., None, None] * cams).sum(dim=1, keepdim=True)
+    assert torch.allclose(cam(model, x.double(), target), expected, rtol=1e-9, atol=1e-12)
+    by_gradients = grad_cam(model, x.double(), target, relu=False) * expected[0, 0].numel()
+    assert torch.allclose(by_gradients, expected, rtol=1e-9, atol=1e-12)
 
 
-# ------------------------------------------------------------ CAM and Grad-CAM
+# --- CAM and Grad-CAM -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("target", [7, TARGETS], ids=str)
 @pytest.mark.parametrize("name", ["tiny", "resnet18"])
-def test_cam_is_grad_cam_times_the_number_of_places(untrained, name, target, x):
+def test_cam_is_grad_cam_times_the_number_of_positions(untrained, name, target, x):
     model = Pooled() if name == "tiny" else untrained(name)
     image = x.double()
     try:
         by_weights = cam(model.double(), image, target)
-        by_slopes = grad_cam(model, image, target, relu=False)
+        by_gradients = grad_cam(model, image, target, relu=False)
     finally:
         model.float()
-    places = by_weights[0, 0].numel()
-    assert places > 1 and by_weights.min() < 0 < by_weights.max()
-    assert (by_slopes * places - by_weights).abs().max() <= 1e-10 * by_weights.abs().max()
+    positions = by_weights[0, 0].numel()
+    assert positions > 1 and by_weights.min() < 0 < by_weights.max()
+    assert (by_gradients * positions - by_weights).abs().max() <= 1e-10 * by_weights.abs().max()
 
 
 @pytest.mark.parametrize("relu", [True, False], ids=["squeezenet1_1", "without its ReLU"])
-def test_cam_of_a_net_that_ends_in_a_convolution(untrained, relu, x):
-    """Without the ReLU before its pooling, SqueezeNet is a net with GAP and a linear layer."""
+def test_cam_of_a_model_that_ends_in_a_convolution(untrained, relu, x):
+    """Without the ReLU before its pooling, SqueezeNet is a model with GAP and a linear layer."""
     model = copy.deepcopy(untrained("squeezenet1_1"))
     convolution = model.classifier[1]
     if not relu:
         model.classifier[2] = nn.Identity()
     maps, c = model.features(x), torch.arange(2)
-    at_places = convolution(maps)[c, TARGETS] - convolution.bias[TARGETS].view(-1, 1, 1)
-    own = cam(model, x, TARGETS)
-    assert own.min() < 0 < own.max()
-    assert torch.allclose(own[:, 0], at_places, rtol=1e-4, atol=1e-5 * float(own.abs().max()))
-    by_slopes = grad_cam(model, x, TARGETS, relu=False) * own[0, 0].numel()
-    equal = (by_slopes - own).abs().amax(dim=(1, 2, 3)) <= 1e-5 * own.abs().max()
-    assert equal.any() != relu  # a ReLU lets no slope through where the map is below -b
+    at_positions = convolution(maps)[c, TARGETS] - convolution.bias[TARGETS].view(-1, 1, 1)
+    actual = cam(model, x, TARGETS)
+    assert actual.min() < 0 < actual.max()
+    assert torch.allclose(
+        actual[:, 0], at_positions, rtol=1e-4, atol=1e-5 * float(actual.abs().max())
+    )
+    by_gradients = grad_cam(model, x, TARGETS, relu=False) * actual[0, 0].numel()
+    equal = (by_gradients - actual).abs().amax(dim=(1, 2, 3)) <= 1e-5 * actual.abs().max()
+    # The gradient of the ReLU is 0 where the map is below -b.
+    assert equal.any() != relu
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("seed", range(4))
 def test_cam_in_half_precision(dtype, seed, x):
-    """Rounding does not make the net's own head look like another."""
+    """Rounding does not hide the head of the model."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         features = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU())
         model = nn.Sequential(features, nn.Conv2d(16, 10, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     expected = cam(model, x, 3)
-    own = cam(model.to(dtype), x.to(dtype), 3)
-    assert own.dtype == dtype
-    assert (own - expected).abs().max() <= 0.05 * expected.abs().max()
+    actual = cam(model.to(dtype), x.to(dtype), 3)
+    assert actual.dtype == dtype
+    assert (actual - expected).abs().max() <= 0.05 * expected.abs().max()
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-4], ids=["usual weights", "small weights"])
 def test_cam_refuses_another_pooling(scale, x):
-    """Also where the logits are so small that a fixed tolerance would let them pass."""
+    """Also if the logits are so small that a fixed tolerance would accept them."""
     model = Pooled("log-sum-exp")
     model.head.weight.data *= scale
     with pytest.raises(ValueError, match=r"the mean or the maximum of each map .* use grad_cam"):
         cam(model, x, 3)
 
 
-# ------------------------------------------------------------ global max pooling (Oquab 2015)
+# --- Global max pooling (Oquab 2015) --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("target", [7, TARGETS], ids=str)
-def test_cam_of_a_gmp_net_is_the_weighted_sum_and_grad_cam(target, x):
-    """The slope of ``max A^k`` is 1 at one place, so its mean is 1/Z, as that of ``mean A^k``."""
+def test_cam_with_gmp_is_the_weighted_sum_and_grad_cam(target, x):
+    """The gradient of ``max A^k`` is 1 at one position: its mean is 1/Z, as for ``mean A^k``."""
     model = Pooled("max").double()
     maps, chosen = model.features(x.double()), torch.tensor(target).expand(2)
-    own = cam(model, x.double(), target)
+    actual = cam(model, x.double(), target)
     expected = torch.stack(
         [
             sum(model.head.weight[c, k] * image[k] for k in range(9))
             for image, c in zip(maps, chosen, strict=True)
         ]
     )
-    assert torch.allclose(own[:, 0], expected, rtol=1e-10)
-    by_slopes = grad_cam(model, x.double(), target, relu=False) * maps[0, 0].numel()
-    assert torch.allclose(own, by_slopes, rtol=1e-10)
+    assert torch.allclose(actual[:, 0], expected, rtol=1e-10)
+    by_gradients = grad_cam(model, x.double(), target, relu=False) * maps[0, 0].numel()
+    assert torch.allclose(actual, by_gradients, rtol=1e-10)
 
 
-def test_in_a_gmp_net_the_mean_of_cam_is_not_the_score(x):
-    """What the score sums up are the maxima, which lie at different places for different maps."""
+def test_with_gmp_the_mean_of_cam_is_not_the_score(x):
+    """The score sums the maxima, which are at different positions in different maps."""
     model = Pooled("max").double()
     maps, w, b = model.features(x.double()), model.head.weight[3], model.head.bias[3]
-    scores, own = model(x.double())[:, 3], cam(model, x.double(), 3)
+    scores, actual = model(x.double())[:, 3], cam(model, x.double(), 3)
     by_loops = [sum(w[k] * max(image[k].flatten()) for k in range(9)) + b for image in maps]
     assert torch.allclose(scores, torch.stack(by_loops), rtol=1e-10)
-    assert (own.mean(dim=(1, 2, 3)) + b - scores).abs().min() > 1e-3
-    assert (own.amax(dim=(1, 2, 3)) + b - scores).abs().min() > 1e-3
+    assert (actual.mean(dim=(1, 2, 3)) + b - scores).abs().min() > 1e-3
+    assert (actual.amax(dim=(1, 2, 3)) + b - scores).abs().min() > 1e-3
 
 
-def test_cam_finds_the_head_behind_a_decoy(x):
-    """Of two linear layers of one shape the one that ends the net is found, for both poolings."""
+def test_cam_ignores_a_layer_of_the_same_shape_as_the_head(x):
+    """Of two such linear layers, the one that computes the logits is found, for both poolings."""
     for pool in ("mean", "max"):
         model = Pooled(pool)
         head = model.head
         del model.head
-        model.decoy, model.head = nn.Linear(9, 10), head  # the decoy comes first
+        # The unused layer comes first.
+        model.unused, model.head = nn.Linear(9, 10), head
         maps, w = model.features(x), model.head.weight[3]
         expected = torch.einsum("k,nkij->nij", w, maps)
         assert torch.allclose(cam(model, x, 3)[:, 0], expected, rtol=1e-5, atol=1e-7)
@@ -202,18 +218,18 @@ def test_cam_finds_the_head_behind_a_decoy(x):
     ("net", "layer"),
     [("alexnet", "features.11"), ("resnet18", "layer3.1"), ("densenet121", "features")],
 )
-def test_cam_refuses_a_net_or_layer_without_gap_head(untrained, net, layer, x):
-    with pytest.raises(ValueError, match=f"After '{layer}' this one does not: use grad_cam"):
+def test_cam_refuses_a_model_or_layer_without_gap(untrained, net, layer, x):
+    with pytest.raises(ValueError, match=f"does not after layer '{layer}': use grad_cam"):
         cam(untrained(net), x, 3, layer=layer)
 
 
 def test_cam_refuses_vgg(untrained, x):
-    with pytest.raises(ValueError, match=r"After 'features\.19' this one does not: use grad_cam"):
+    with pytest.raises(ValueError, match=r"does not after layer 'features\.19': use grad_cam"):
         cam(untrained("vgg11"), x, 3)
 
 
-def test_cam_finds_its_head_wherever_it_is_defined(x):
-    """A linear layer defined last need not be the one that ends the net."""
+def test_cam_ignores_a_linear_layer_that_is_defined_last(x):
+    """The last layer of the definition need not be the one that computes the logits."""
 
     class Reordered(Pooled):
         def __init__(self) -> None:
@@ -223,7 +239,7 @@ def test_cam_finds_its_head_wherever_it_is_defined(x):
     assert torch.equal(cam(Reordered(), x, TARGETS), cam(Pooled(), x, TARGETS))
 
 
-# ------------------------------------------------------------ peers
+# --- Peers ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("net", [*LAYERS, "densenet121"])
@@ -231,12 +247,12 @@ def test_grad_cam_equals_captum(untrained, net, x):
     model = untrained(net)
     layer = model.get_submodule(LAYERS.get(net, "features"))
     peer = captum.attr.LayerGradCam(model, layer).attribute(x.clone(), target=TARGETS).detach()
-    own = grad_cam(model, x, TARGETS, relu=False)
+    actual = grad_cam(model, x, TARGETS, relu=False)
     scale = peer.abs().max()
-    assert scale > 0 and (own - peer).abs().max() <= 1e-6 * scale
+    assert scale > 0 and (actual - peer).abs().max() <= 1e-6 * scale
 
     enlarged = captum.attr.LayerAttribution.interpolate(peer, (96, 96), "bilinear")
-    assert (upsample(own, (96, 96)) - enlarged).abs().max() <= 1e-6 * scale
+    assert (upsample(actual, (96, 96)) - enlarged).abs().max() <= 1e-6 * scale
 
 
 def unit_range(maps: Tensor, epsilon: float) -> Tensor:
@@ -246,8 +262,8 @@ def unit_range(maps: Tensor, epsilon: float) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def positive(untrained, x):
-    """The winning classes: their Grad-CAM is not all 0, so that scaling it makes sense."""
+def predicted(untrained, x):
+    """The predicted classes: their Grad-CAM is not 0 everywhere, so it can be scaled."""
 
     def choose(net: str) -> list[int]:
         return untrained(net)(x).argmax(dim=1).tolist()
@@ -256,75 +272,75 @@ def positive(untrained, x):
 
 
 @pytest.mark.parametrize("net", LAYERS)
-def test_grad_cam_equals_pytorch_grad_cam(untrained, positive, net, x):
-    """Which scales each map to [0, 1], upsamples it with OpenCV and scales again."""
-    model, target = untrained(net), positive(net)
+def test_grad_cam_equals_pytorch_grad_cam(untrained, predicted, net, x):
+    """The library scales each map to [0, 1], upsamples it with OpenCV and scales it again."""
+    model, target = untrained(net), predicted(net)
     with pytorch_grad_cam.GradCAM(model, [model.get_submodule(LAYERS[net])]) as peer:
         expected = peer(x.clone(), [ClassifierOutputTarget(c) for c in target])
     model.zero_grad()
-    own = grad_cam(model, x, target)
-    assert own.amax(dim=(1, 2, 3)).min() > 0
-    own = unit_range(upsample(unit_range(own, 1e-7), (96, 96)), 1e-7)
-    assert np.abs(own[:, 0].numpy() - expected).max() <= 1e-5
+    actual = grad_cam(model, x, target)
+    assert actual.amax(dim=(1, 2, 3)).min() > 0
+    actual = unit_range(upsample(unit_range(actual, 1e-7), (96, 96)), 1e-7)
+    assert np.abs(actual[:, 0].numpy() - expected).max() <= 1e-5
 
 
 @pytest.mark.parametrize("net", LAYERS)
-def test_grad_cam_equals_torchcam(untrained, positive, net, x):
-    model, target = untrained(net), positive(net)
+def test_grad_cam_equals_torchcam(untrained, predicted, net, x):
+    model, target = untrained(net), predicted(net)
     with torchcam.methods.GradCAM(model, LAYERS[net]) as peer:
         logits = model(x.clone().requires_grad_())
         (raw,) = peer(target, logits, normalized=False, retain_graph=True)
         (scaled,) = peer(target, logits)
     model.zero_grad()
-    own = grad_cam(model, x, target)[:, 0]
-    assert own.max() > 0
-    assert (own - raw).abs().max() <= 1e-6 * raw.abs().max()
-    assert (unit_range(own, 1e-8) - scaled).abs().max() <= 1e-5
+    actual = grad_cam(model, x, target)[:, 0]
+    assert actual.max() > 0
+    assert (actual - raw).abs().max() <= 1e-6 * raw.abs().max()
+    assert (unit_range(actual, 1e-8) - scaled).abs().max() <= 1e-5
 
 
 @pytest.mark.parametrize("net", ["resnet18", "googlenet", "mobilenet_v2", "squeezenet1_1"])
 def test_cam_equals_torchcam(untrained, net, x):
     model = untrained(net)
-    own = cam(model, x, TARGETS)[:, 0]
+    actual = cam(model, x, TARGETS)[:, 0]
     *_, head = (n for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d))
     with torchcam.methods.CAM(model, LAYERS[net], fc_layer=head) as peer, torch.no_grad():
         model(x)
         (expected,) = peer(TARGETS, normalized=False)
-    assert (own - expected).abs().max() <= 1e-6 * expected.abs().max()
+    assert (actual - expected).abs().max() <= 1e-6 * expected.abs().max()
 
 
 @pytest.mark.parametrize("net", ["alexnet", "squeezenet1_1", "resnet18"])
-def test_guided_grad_cam_equals_captum(untrained, positive, net, x):
-    """Captum's default upsampling is nearest; the paper's is bilinear, as here."""
-    model, target = untrained(net), positive(net)
+def test_guided_grad_cam_equals_captum(untrained, predicted, net, x):
+    """By default Captum upsamples by nearest neighbours; the paper does so bilinearly, as here."""
+    model, target = untrained(net), predicted(net)
     layer = model.get_submodule(LAYERS[net])
     peer = captum.attr.GuidedGradCam(model, layer).attribute(
         x.clone(), target=target, interpolate_mode="bilinear"
     )
-    own = guided_grad_cam(model, x, target)
+    actual = guided_grad_cam(model, x, target)
     scale = peer.abs().max()
-    assert scale > 0 and (own - peer).abs().max() <= 1e-6 * scale
+    assert scale > 0 and (actual - peer).abs().max() <= 1e-6 * scale
 
 
-# ------------------------------------------------------------ the parts fit together
+# --- The parts fit together -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("net", ["resnet18", "googlenet", "densenet121"])
-def test_guided_grad_cam_is_the_product_of_its_parts(untrained, positive, net, x):
-    model, target = untrained(net), positive(net)
+def test_guided_grad_cam_is_the_product_of_its_parts(untrained, predicted, net, x):
+    model, target = untrained(net), predicted(net)
     expected = upsample(grad_cam(model, x, target), (96, 96)) * guided_backprop(model, x, target)
     assert expected.abs().max() > 0
     assert torch.equal(guided_grad_cam(model, x, target), expected)
 
 
 def test_grad_cam_before_an_in_place_relu(untrained, x):
-    """The maps of a convolution are its own, not what the ReLU after it makes of them."""
+    """The maps of a convolution are used as they are before the ReLU changes them."""
     model = untrained("alexnet")
     image = x[:1].clone()
     maps = model.features[:11](image).detach().requires_grad_()
     logits = model.classifier(model.avgpool(model.features[11:](maps * 1)).flatten(1))
-    (slope,) = torch.autograd.grad(logits[0, 3], maps)
-    expected = (slope.mean(dim=(2, 3), keepdim=True) * maps.detach()).sum(dim=1, keepdim=True)
+    (grads,) = torch.autograd.grad(logits[0, 3], maps)
+    expected = (grads.mean(dim=(2, 3), keepdim=True) * maps.detach()).sum(dim=1, keepdim=True)
     assert maps.min() < 0
-    seen = grad_cam(model, image, 3, layer="features.10", relu=False)
-    assert (seen - expected).abs().max() <= 1e-6 * expected.abs().max()
+    actual = grad_cam(model, image, 3, layer="features.10", relu=False)
+    assert (actual - expected).abs().max() <= 1e-6 * expected.abs().max()

@@ -1,9 +1,11 @@
 """Gradient, deconvnet and guided backprop against Captum, a second implementation and formulas.
 
-Captum is right where every ReLU is an `nn.ReLU` of its own. Where ReLUs are functions (GoogLeNet,
-Inception, the last one of DenseNet), it leaves them out without a word, so there the second
-implementation below is the judge.
+Captum is correct if every ReLU is a separate `nn.ReLU`. It silently leaves out ReLUs that are
+functions (GoogLeNet, Inception, the last one of DenseNet), so these networks are tested against the
+second implementation below.
 """
+
+from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
@@ -25,6 +27,7 @@ from vislib.explain.gradients import (
     guided_rule,
     saliency,
 )
+from vislib.maps import positive_part
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Setting backward hooks"),
@@ -40,17 +43,17 @@ def x() -> Tensor:
     return torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
 
 
-def relative_error(seen: Tensor, expected: Tensor) -> float:
-    assert seen.shape == expected.shape
-    assert expected.abs().max() > 0, "a map of zeros would agree with anything"
-    return float((seen - expected).abs().max() / expected.abs().max())
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    assert actual.shape == expected.shape
+    assert expected.abs().max() > 0, "a map of zeros would make the error meaningless"
+    return float((actual - expected).abs().max() / expected.abs().max())
 
 
-# ------------------------------------------------------------ a second implementation
+# --- A second implementation ----------------------------------------------------------------------
 
 
 class PaperReLU(torch.autograd.Function):
-    """ReLU with the three backward rules as Springenberg et al. 2015 write them, figure 1."""
+    """ReLU with the three backward rules of figure 1 in Springenberg et al. 2015."""
 
     @staticmethod
     def forward(ctx, z: Tensor, method: str, inplace: bool) -> Tensor:
@@ -89,7 +92,7 @@ def _paper(z: Tensor, method: str, inplace: bool) -> Tensor:
 
 
 def by_hand(model: nn.Module, x: Tensor, target: list[int], method: str) -> tuple[Tensor, Tensor]:
-    """Map and logits from the second implementation."""
+    """Attribution map and logits of the second implementation."""
     x = x.clone().requires_grad_()
     with paper_relus(method):
         logits = model(x)
@@ -99,7 +102,7 @@ def by_hand(model: nn.Module, x: Tensor, target: list[int], method: str) -> tupl
     return x.grad, logits.detach()
 
 
-# ------------------------------------------------------------ the paper's worked example
+# --- The paper's worked example -------------------------------------------------------------------
 
 FORWARD = [[1, -1, 5], [2, -5, -7], [-3, 2, 4]]
 SIGNAL = [[-2, 3, -1], [6, -3, 1], [2, -1, 3]]
@@ -112,7 +115,7 @@ FIGURE_1 = {
 
 @pytest.fixture
 def one_relu() -> nn.Module:
-    """A ReLU that receives `SIGNAL` on the way back."""
+    """A ReLU that receives `SIGNAL` in the backward pass."""
     head = nn.Linear(9, 1, bias=False)
     head.weight.data = torch.tensor(SIGNAL, dtype=torch.float32).view(1, 9)
     return nn.Sequential(nn.ReLU(), nn.Flatten(), head)
@@ -123,10 +126,11 @@ def test_worked_example_of_springenberg(method, one_relu):
     image = torch.tensor(FORWARD, dtype=torch.float32)[None, None]
     expected = torch.tensor(FIGURE_1[method], dtype=torch.float32)[None, None]
     assert torch.equal(METHODS[method](one_relu, image, 0), expected)
-    assert torch.equal(by_hand(one_relu, image, [0], method)[0], expected)  # the judge is judged
+    # The second implementation must give the example, too.
+    assert torch.equal(by_hand(one_relu, image, [0], method)[0], expected)
 
 
-# ------------------------------------------------------------ Captum, where it is right
+# --- Captum, where it is right --------------------------------------------------------------------
 
 
 CAPTUM = {
@@ -144,16 +148,18 @@ def test_equals_captum(untrained, x, net, method):
     assert relative_error(METHODS[method](model, x, TARGETS), peer) <= 1e-6
 
 
-def test_saliency_equals_captum_and_has_a_positive_part(untrained, x):
+def test_saliency_equals_captum(untrained, x):
     model = untrained("squeezenet1_1")
     peer = captum.attr.Saliency(model).attribute(x.clone(), target=TARGETS)
     assert relative_error(saliency(model, x, TARGETS), peer.amax(dim=1, keepdim=True)) <= 1e-6
-    positive = saliency(model, x, TARGETS, positive=True)
-    expected = gradient(model, x, TARGETS).amax(dim=1, keepdim=True).clamp(min=0)
-    assert torch.equal(positive, expected)
 
 
-# ------------------------------------------------------------ nets with functional, re-used ReLUs
+def test_positive_part_of_the_gradient(untrained, x):
+    grads = gradient(untrained("squeezenet1_1"), x, TARGETS)
+    assert torch.equal(positive_part(grads), grads.amax(dim=1, keepdim=True).clamp(min=0))
+
+
+# --- Nets with functional, re-used ReLUs ----------------------------------------------------------
 
 AWKWARD = [
     "resnet18",  # each block uses one nn.ReLU twice
@@ -167,19 +173,21 @@ AWKWARD = [
 @pytest.mark.parametrize("net", AWKWARD)
 def test_equals_second_implementation(untrained, x, net, method):
     model = untrained(net)
-    own = METHODS[method](model, x, TARGETS)
+    actual = METHODS[method](model, x, TARGETS)
     expected, logits = by_hand(model, x, TARGETS, method)
-    assert torch.equal(logits, model(x))  # the second implementation left the forward pass alone
-    assert relative_error(own, expected) <= 1e-6
-    if method != "gradient":  # a rule that did not act would give the gradient
-        assert relative_error(gradient(model, x, TARGETS), own) > 0.1
+    # The second implementation must not change the forward pass.
+    assert torch.equal(logits, model(x))
+    assert relative_error(actual, expected) <= 1e-6
+    # A rule that did not act would give the gradient.
+    if method != "gradient":
+        assert relative_error(gradient(model, x, TARGETS), actual) > 0.1
 
 
-# ------------------------------------------------------------ every way to write a ReLU
+# --- Every way to write a ReLU --------------------------------------------------------------------
 
 
 def statement(z: Tensor) -> Tensor:
-    z.relu_()  # what it returns is ignored, as people do
+    z.relu_()  # the result is ignored, as in many programs
     return z
 
 
@@ -225,7 +233,8 @@ class Small(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         before = self.conv1(x)
         out = self.conv2(self.relu(before))
-        if self.skip:  # where `relu` acts in place, `before` has changed by now
+        # If `relu` works in place, it has changed `before`.
+        if self.skip:
             out = out + before
         return self.head(self.relu(out).mean(dim=(2, 3)))
 
@@ -237,7 +246,7 @@ def small_x() -> Tensor:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("form", RELUS)
-def test_every_form_of_relu_is_the_same(form, method, small_x):
+def test_all_forms_of_relu_give_the_same_map(form, method, small_x):
     model = Small(RELUS[form]())
     expected, logits = by_hand(Small(nn.ReLU()), small_x, [1, 4], method)
     assert torch.equal(METHODS[method](model, small_x, [1, 4]), expected)
@@ -258,7 +267,8 @@ def test_an_in_place_relu_changes_the_skip_connection_too(form, method, small_x)
     expected, logits = by_hand(Explicit(nn.ReLU()), small_x, [1, 4], method)
     assert torch.equal(METHODS[method](model, small_x, [1, 4]), expected)
     assert torch.equal(model(small_x), logits)
-    assert not torch.equal(Small(nn.ReLU(), skip=True)(small_x), logits)  # it does matter
+    # A ReLU that is not in place gives other logits, so the test can fail.
+    assert not torch.equal(Small(nn.ReLU(), skip=True)(small_x), logits)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -272,20 +282,20 @@ def test_relu_in_place_on_some_channels(method, small_x):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_net_that_overwrites_its_input(method, small_x):
+def test_model_that_overwrites_its_input(method, small_x):
     class Centred(Small):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x.sub_(0.5))
 
-    seen = METHODS[method](Centred(nn.ReLU()), small_x, [1, 4])
-    assert torch.equal(seen, METHODS[method](Small(nn.ReLU()), small_x - 0.5, [1, 4]))
+    actual = METHODS[method](Centred(nn.ReLU()), small_x, [1, 4])
+    assert torch.equal(actual, METHODS[method](Small(nn.ReLU()), small_x - 0.5, [1, 4]))
 
 
-# ------------------------------------------------------------ activations other than ReLU
+# --- Activations other than ReLU ------------------------------------------------------------------
 
 SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 
-# Derivatives as a textbook writes them, for z in float64.
+# Derivatives from textbooks, for z in float64.
 DERIVATIVES: dict[str, tuple[nn.Module, Callable[[Tensor], Tensor]]] = {
     "relu": (nn.ReLU(), lambda z: (z > 0).double()),
     "relu6": (nn.ReLU6(), lambda z: ((z > 0) & (z < 6)).double()),
@@ -316,7 +326,7 @@ DERIVATIVES: dict[str, tuple[nn.Module, Callable[[Tensor], Tensor]]] = {
         nn.Hardswish(),
         lambda z: torch.where(z.abs() < 3, (2 * z + 3) / 6, (z >= 3).double()),
     ),
-    "hardsigmoid": (  # PyTorch has its 1/6 in single precision
+    "hardsigmoid": (  # PyTorch computes the 1/6 in single precision
         nn.Hardsigmoid(),
         lambda z: (z.abs() < 3) * torch.tensor(1 / 6).double(),
     ),
@@ -339,35 +349,35 @@ def test_derivatives_cover_every_activation():
 
 
 @pytest.mark.parametrize("name", DERIVATIVES)
-def test_rules_on_the_nets_own_activation(name):
-    activation, derivative = DERIVATIVES[name]
+def test_rules_for_each_activation(name):
+    activation, derivative_of = DERIVATIVES[name]
     torch.manual_seed(0)
     model = nn.Sequential(activation, nn.Flatten(), nn.Linear(60, 2)).double()
     image = 8 * torch.rand(3, 1, 6, 10, dtype=torch.float64) - 4  # beyond every kink
     signal = model[2].weight[1].detach().view(1, 1, 6, 10)
-    slope = derivative(image)
+    derivative = derivative_of(image)
 
-    def close(seen: Tensor, expected: Tensor) -> bool:
-        return torch.allclose(seen, expected.expand_as(seen), rtol=1e-10, atol=1e-12)
+    def close(actual: Tensor, expected: Tensor) -> bool:
+        return torch.allclose(actual, expected.expand_as(actual), rtol=1e-10, atol=1e-12)
 
-    assert close(gradient(model, image, 1), slope * signal)
+    assert close(gradient(model, image, 1), derivative * signal)
     assert close(deconvnet(model, image, 1), signal.clamp(min=0))
-    assert close(guided_backprop(model, image, 1), slope * signal.clamp(min=0))
+    assert close(guided_backprop(model, image, 1), derivative * signal.clamp(min=0))
 
 
 @pytest.mark.parametrize("method", [deconvnet, guided_backprop])
-def test_a_linear_net_is_refused(method, small_x):
+def test_model_without_activations_is_refused(method, small_x):
     linear = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AvgPool2d(10), nn.Flatten(), nn.Linear(4, 2))
     with pytest.raises(ValueError, match=r"Sequential calls none of the activations.*plain grad"):
         method(linear, small_x, 0)
     assert gradient(linear, small_x, 0).abs().sum() > 0
 
 
-# ------------------------------------------------------------ deconvnets and pooling
+# --- Deconvnets and pooling -----------------------------------------------------------------------
 
 
 def test_pooling_passes_the_signal_to_the_switches():
-    """Worked by hand: of each 2×2 window only the maximum's place receives the signal."""
+    """Worked by hand: in each 2×2 window only the position of the maximum gets the signal."""
     head = nn.Linear(4, 1, bias=False)
     head.weight.data = torch.tensor([[1.0, 2.0, -3.0, 4.0]])
     model = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), head)
@@ -378,7 +388,7 @@ def test_pooling_passes_the_signal_to_the_switches():
     assert deconvnet(model, image[None, None], 0)[0, 0].tolist() == expected
 
 
-# ------------------------------------------------------------ one forward pass, many rules
+# --- One forward pass, many rules -----------------------------------------------------------------
 
 RULES = {
     "gradient": {},
@@ -398,12 +408,12 @@ def test_rules_are_exchanged_between_backward_passes(untrained, x, net, order):
     model = untrained(net)
     with one_forward(model, x, TARGETS, families=["activation"]) as forward:
         together = [forward.backward(**RULES[method])[0] for method in order]
-    for method, seen in zip(order, together, strict=True):
-        assert torch.equal(seen, METHODS[method](model, x, TARGETS))
+    for method, actual in zip(order, together, strict=True):
+        assert torch.equal(actual, METHODS[method](model, x, TARGETS))
 
 
 def test_a_rule_that_cannot_act_is_refused(small_x):
-    """Instead of giving the plain gradient in disguise."""
+    """Otherwise the result would be the plain gradient under another name."""
     with (
         one_forward(Small(nn.ReLU()), small_x, 0) as forward,
         pytest.raises(ValueError, match="not told that activation will get rules"),

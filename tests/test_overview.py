@@ -17,7 +17,7 @@ from vislib.explain.shapley import shapley
 from vislib.features import deconvnet
 from vislib.layers import last_conv_stage
 from vislib.maps import rank_correlation, upsample
-from vislib.measure import benchmark, overview, report
+from vislib.measure import benchmark, methods, overview, report
 from vislib.measure.methods import BENCHMARK, CONTROLS, METHODS, OWN_PASSES, SHARED_PASS, Method
 from vislib.paths import DATA
 

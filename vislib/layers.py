@@ -1,36 +1,40 @@
-"""The layers of a network: which of its modules run, and which one a method should look at.
+"""Layers of a network: the modules that run, in their order, and the layer a method should use.
 
-`module_calls` runs the model once and notes each module's call. The functions below read that list:
+`module_calls` runs the model once and records the call of each module. The functions below read
+this record, so they need no knowledge of the architecture:
 
-    last_conv_stage      where Grad-CAM looks by default
+    last_conv_stage      the default layer of Grad-CAM
     stages               one layer for each size of feature map
     classifier_head      the layer that computes the logits
     layers_with_weights  all layers that have parameters, from the logits back to the pixels
+
+`operation_labels` gives an operation of a forward pass the name of its layer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from vislib.core import (
-    Operation,
-    check_images,
-    check_logits,
-    find_layer,
-    frozen,
-)
+from vislib.core import Operation, check_images, check_logits, find_layer, frozen
+
+# --- The modules that run -------------------------------------------------------------------------
 
 
 class TensorState(NamedTuple):
-    """A tensor at one moment. An in-place operation keeps the tensor and raises its version.
+    """A tensor and its version, which every in-place operation raises.
 
-    Without the version, the result of ``out += shortcut`` in ResNet would be taken for the output
-    of the layer before it.
+    Two calls use the same values only if tensor and version are the same. Without the version, the
+    result of ``out += shortcut`` in a ResNet would be taken for the output of the layer before it.
+
+    Attributes:
+        tensor: the tensor itself, not a copy.
+        version: its version at that moment.
     """
 
     tensor: Tensor
@@ -45,23 +49,29 @@ class ModuleCall(NamedTuple):
     """One call of a module.
 
     Attributes:
-        name: the module's dotted name.
-        module: the module itself.
-        takes: its first argument, None if that is not a tensor.
-        gives: its output, None if that is not a tensor.
-        output: its output, of any type.
+        name: dotted name of the module; ``""`` is the model itself.
+        module: the module.
+        input_state: its first positional argument, None if that is not a tensor.
+        output_state: its output, None if that is not a tensor.
+        output: its output, of any type. If it is a tensor, a later in-place operation may have
+            changed its values.
     """
 
     name: str
     module: nn.Module
-    takes: TensorState | None
-    gives: TensorState | None
+    input_state: TensorState | None
+    output_state: TensorState | None
     output: Any
 
 
 class ForwardTrace(NamedTuple):
-    """What `module_calls` returns: the image, the calls in the order in which they ended, and the
-    model's output."""
+    """Record of one forward pass, by `module_calls`.
+
+    Attributes:
+        image: the image that entered the model, 1×C×H×W.
+        calls: the calls in the order in which they ended, so a module comes after its parts.
+        output: the output of the model.
+    """
 
     image: TensorState
     calls: list[ModuleCall]
@@ -69,50 +79,64 @@ class ForwardTrace(NamedTuple):
 
 
 def module_calls(model: nn.Module, x: Tensor) -> ForwardTrace:
-    """Run the model on the first image of a batch and note the call of each module.
+    """Run the model on the first image of a batch and record the call of each module.
+
+    The model runs in evaluation mode without gradients. It is afterwards as it was, also after an
+    exception. All outputs stay in memory as long as the record.
 
     Args:
-        model: any network. It is left as it was.
+        model: any network.
         x: N×C×H×W; only the first image is used.
 
     Raises:
         ValueError: `x` is not a batch of finite images.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True))
+    >>> calls = module_calls(model, torch.rand(2, 3, 8, 8)).calls
+    >>> [(call.name, tuple(call.output.shape)) for call in calls]
+    [('0', (1, 4, 6, 6)), ('1', (1, 4, 6, 6)), ('', (1, 4, 6, 6))]
+    >>> calls[0].output is calls[1].output, calls[0].output_state.is_same(calls[1].output_state)
+    (True, False)
     """
     names = {module: name for name, module in model.named_modules()}
-    begun: dict[nn.Module, TensorState | None] = {}
+    inputs: dict[nn.Module, TensorState | None] = {}
     calls: list[ModuleCall] = []
 
     def before(module: nn.Module, args: tuple) -> None:
-        begun[module] = _state(args[0]) if args else None
+        inputs[module] = _state(args[0]) if args else None
 
     def after(module: nn.Module, args: tuple, output: Any) -> None:
-        calls.append(ModuleCall(names[module], module, begun[module], _state(output), output))
+        calls.append(ModuleCall(names[module], module, inputs[module], _state(output), output))
 
-    handles = [module.register_forward_pre_hook(before) for module in names]
-    handles += [module.register_forward_hook(after) for module in names]
-    try:
-        with frozen(model), torch.no_grad():
-            # A clone, because a network may overwrite its input.
-            image = check_images(x)[:1].clone()
-            start = TensorState(image, image._version)
-            return ForwardTrace(start, calls, model(image))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, frozen(model), torch.no_grad():
+        for module in names:
+            hooks.enter_context(module.register_forward_pre_hook(before))
+            hooks.enter_context(module.register_forward_hook(after))
+        # A clone, because a network may overwrite its input.
+        image = check_images(x)[:1].clone()
+        start = TensorState(image, image._version)
+        return ForwardTrace(start, calls, model(image))
 
 
 def _state(value: Any) -> TensorState | None:
     return TensorState(value, value._version) if isinstance(value, Tensor) else None
 
 
-def last_conv_stage(model: nn.Module, x: Tensor) -> str:
-    """Name of the layer where Grad-CAM usually looks: the last convolutional stage before the head.
+def _is_feature_map(output: Any) -> bool:
+    return isinstance(output, Tensor) and output.ndim == 4
 
-    It is the last convolution that still gives a feature map (larger than 1×1, and not yet one map
-    for each class), and from there on through activations and normalisations up to the next
-    pooling, dropout or change of shape. Of modules that return the very same tensor, it is the
-    outermost. AlexNet ``features.11``, VGG19 ``features.35``, ResNet ``layer4``, SqueezeNet,
-    DenseNet and MobileNet ``features``, GoogLeNet ``inception5b``.
+
+# --- Which layer to use ---------------------------------------------------------------------------
+
+
+def last_conv_stage(model: nn.Module, x: Tensor) -> str:
+    """Name of the last convolutional stage before the head, the default layer of Grad-CAM.
+
+    The stage begins at the last convolution that gives a feature map larger than 1×1 and is not
+    part of the head, and includes the activations and normalisations up to the next pooling,
+    dropout or change of size. If several modules return the same tensor, the name is that of the
+    outermost one. Examples: ``features.11`` in AlexNet, ``features.35`` in VGG19, ``layer4`` in
+    ResNet, ``features`` in SqueezeNet, DenseNet and MobileNet, ``inception5b`` in GoogLeNet.
 
     Args:
         model: a network that gives logits.
@@ -120,22 +144,18 @@ def last_conv_stage(model: nn.Module, x: Tensor) -> str:
 
     Raises:
         ValueError: the model has no convolutional feature map larger than 1×1.
+
+    >>> head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)]
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), *head)
+    >>> last_conv_stage(model, torch.rand(1, 3, 8, 8))
+    '1'
     """
     _, calls, output = module_calls(model, x)
-    classes = check_logits(output).shape[1]
-
-    # One feature map per class, with no linear layer after it, is the head of a SqueezeNet.
-    linear = max(
-        (i for i, call in enumerate(calls) if isinstance(call.module, nn.Linear)), default=-1
-    )
-    head = [
-        i > linear and _is_maps(c.output) and c.output.shape[1] == classes
-        for i, c in enumerate(calls)
-    ]
+    in_head = _in_convolutional_head(calls, classes=check_logits(output).shape[1])
     convolutions = [
         i
         for i, call in enumerate(calls)
-        if isinstance(call.module, nn.Conv2d) and not head[i] and call.output[0, 0].numel() > 1
+        if isinstance(call.module, nn.Conv2d) and not in_head[i] and call.output[0, 0].numel() > 1
     ]
     if not convolutions:
         raise ValueError(
@@ -146,9 +166,9 @@ def last_conv_stage(model: nn.Module, x: Tensor) -> str:
     ends = (nn.Dropout, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
     stage = [calls[start]]
     for i, call in enumerate(calls[start + 1 :], start + 1):
-        if isinstance(call.module, ends) or head[i]:
+        if isinstance(call.module, ends) or in_head[i]:
             break
-        if _is_maps(call.output) and call.output.shape[-2:] == size:
+        if _is_feature_map(call.output) and call.output.shape[-2:] == size:
             stage.append(call)
     same = [call.name for call in reversed(stage) if call.output is stage[-1].output]
     # `min` keeps the first of equally short names. The list is reversed, so that is the ReLU and
@@ -156,16 +176,25 @@ def last_conv_stage(model: nn.Module, x: Tensor) -> str:
     return min(same, key=lambda name: name.count("."))
 
 
-def _is_maps(output: Any) -> bool:
-    return isinstance(output, Tensor) and output.ndim == 4
+def _in_convolutional_head(calls: Sequence[ModuleCall], classes: int) -> list[bool]:
+    """Whether each call belongs to a head without a linear layer, as in SqueezeNet.
+
+    Such a call gives one feature map for each class, and no linear layer comes after it.
+    """
+    linear = [i for i, call in enumerate(calls) if isinstance(call.module, nn.Linear)]
+    last_linear = max(linear, default=-1)
+    return [
+        i > last_linear and _is_feature_map(call.output) and call.output.shape[1] == classes
+        for i, call in enumerate(calls)
+    ]
 
 
 def stages(model: nn.Module, x: Tensor) -> list[str]:
-    """One layer for each size of feature map, from the first convolution to `last_conv_stage`.
+    """Names of layers, one for each size of feature map, from the pixels to `last_conv_stage`.
 
-    Of the layers whose feature maps have the same size it is the outermost, and of those the last.
-    VGG16: ``features.3``, ``features.8``, … ``features.29``; ResNet: ``relu``, ``layer1``, …
-    ``layer4``.
+    If several layers give feature maps of the same size, the outermost one is chosen, and of these
+    the last. VGG16: ``features.3``, ``features.8``, … ``features.29``; ResNet: ``relu``,
+    ``layer1``, … ``layer4``.
 
     Args:
         model: a network that gives logits.
@@ -173,6 +202,11 @@ def stages(model: nn.Module, x: Tensor) -> list[str]:
 
     Raises:
         ValueError: the model has no convolutional feature map larger than 1×1.
+
+    >>> pool = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)]
+    >>> convolutions = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 8, 3), nn.ReLU()]
+    >>> stages(nn.Sequential(*convolutions, *pool), torch.rand(1, 3, 8, 8))
+    ['1', '3']
     """
     last = last_conv_stage(model, x)
     calls = module_calls(model, x).calls
@@ -180,25 +214,31 @@ def stages(model: nn.Module, x: Tensor) -> list[str]:
     end = next(i for i, call in enumerate(calls) if call.module is model.get_submodule(last))
     chosen: dict[torch.Size, str] = {}
     for call in calls[begin : end + 1]:
-        if _is_maps(call.output):
-            best = chosen.setdefault(call.output.shape[2:], call.name)
+        if _is_feature_map(call.output):
+            size = call.output.shape[2:]
+            best = chosen.setdefault(size, call.name)
             if call.name.count(".") <= best.count("."):
-                chosen[call.output.shape[2:]] = call.name
+                chosen[size] = call.name
     return list(chosen.values())
 
 
 def classifier_head(model: nn.Module, x: Tensor) -> str:
     """Name of the layer that computes the logits: the last linear or convolutional one that runs.
 
-    ``classifier.6`` in AlexNet and VGG, ``fc`` in ResNet and GoogLeNet, the 1×1 convolution
-    ``classifier.1`` in SqueezeNet.
+    Examples: ``classifier.6`` in AlexNet and VGG, ``fc`` in ResNet and GoogLeNet, the 1×1
+    convolution ``classifier.1`` in SqueezeNet.
 
     Args:
         model: a network that gives logits.
         x: N×C×H×W. The model runs once, on the first image.
 
     Raises:
-        ValueError: that layer does not give one value, or one feature map, for each class.
+        ValueError: the last of these layers does not give one value, or one feature map, for each
+            class.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 8), nn.ReLU(), nn.Flatten(), nn.Linear(4, 5))
+    >>> classifier_head(model, torch.rand(1, 3, 8, 8))
+    '3'
     """
     _, calls, output = module_calls(model, x)
     classes = check_logits(output).shape[1]
@@ -206,7 +246,7 @@ def classifier_head(model: nn.Module, x: Tensor) -> str:
     if not calls or calls[-1].output.ndim < 2 or calls[-1].output.shape[1] != classes:
         raise ValueError(
             f"{type(model).__name__} does not end in a linear layer or convolution with one output "
-            f"for each of its {classes} classes: say with layer= whose output you want"
+            f"for each of its {classes} classes: say with layer= which output to use"
         )
     return calls[-1].name
 
@@ -228,7 +268,13 @@ def layers_with_weights(
         The name of each step with the dotted names of its layers.
 
     Raises:
-        ValueError: a block does not exist, or it contains no layer with parameters that runs.
+        ValueError: a block does not exist, it contains no layer with parameters that runs, or it is
+            part of another block.
+
+    >>> block = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), block, nn.Flatten(), nn.Linear(64, 5))
+    >>> layers_with_weights(model, torch.rand(1, 3, 8, 8), blocks=["1"])
+    {'3': ['3'], '1': ['1.1', '1.0'], '0': ['0']}
     """
     called: dict[str, None] = {}
     for call in module_calls(model, x).calls:
@@ -237,26 +283,40 @@ def layers_with_weights(
         if hasattr(call.module, "reset_parameters"):
             learnt += call.module.buffers(recurse=False)
         if learnt:
+            # Removing the name first moves it to the end, after all earlier calls.
             called.pop(call.name, None)
             called[call.name] = None
 
-    outer = [find_layer(model, block)[0] for block in blocks]
+    known_blocks = [find_layer(model, block)[0] for block in blocks]
     steps: dict[str, list[str]] = {}
     for name in reversed(called):
-        around = [block for block in outer if f"{name}.".startswith(f"{block}.")]
+        around = [block for block in known_blocks if f"{name}.".startswith(f"{block}.")]
         steps.setdefault(min(around, key=len, default=name), []).append(name)
-    if unused := [block for block in outer if block not in steps]:
+    if unused := [block for block in known_blocks if block not in steps]:
         raise ValueError(
-            f"block {unused[0]!r} holds no layer with weights that the net calls, or lies in "
+            f"block {unused[0]!r} holds no layer with weights that the model calls, or lies in "
             "another block"
         )
     return steps
 
 
-def operation_labels(model: nn.Module) -> Callable[[Operation], str]:
-    """A function that gives the name of the module whose parameters an operation uses.
+# --- Names of operations --------------------------------------------------------------------------
 
-    An operation without parameters has its own name, such as ``add``.
+
+def operation_labels(model: nn.Module) -> Callable[[Operation], str]:
+    """Function that gives an operation the name of the module whose parameters it uses.
+
+    An operation without parameters gets the name of the operation, such as ``add``.
+
+    Args:
+        model: the network to which the operations belong.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 5))
+    >>> label = operation_labels(model)
+    >>> label(Operation(torch.conv2d, (), torch.empty(0), "conv2d", args=(model[0].weight,)))
+    '0'
+    >>> label(Operation(torch.add, (), torch.empty(0), "add"))
+    'add'
     """
     names = {
         id(tensor): name.rpartition(".")[0] or name

@@ -1,17 +1,46 @@
-"""Transformed copies of images: baselines and rotations."""
+"""Transformed copies of images: baselines, and rotations with zoom.
+
+A **baseline** takes the place of the pixels that a method hides (occlusion, Shapley values,
+deletion curves), or is the point at which integrated gradients start. The result depends on its
+choice:
+
+    grey    0.5 everywhere
+    mean    the mean colour of the image
+    blur    the image, blurred until no object is recognisable
+    noise   uniform values in [0, 1]
+
+A **rotation with zoom** by the angle φ and the factor s turns an image anticlockwise and shows s
+times as much of it. With coordinates from the centre of the image, u to the right and v downwards,
+the new value of pixel (u, v) is the old value at
+
+    s · (u cos φ - v sin φ,  u sin φ + v cos φ)
+"""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
 def baseline_image(x: Tensor, kind: str, *, seed: int = 0) -> Tensor:
-    """What to put into the square, N×C×H×W: a picture as large as the image.
+    """Baseline for the images `x`, N×C×H×W, in [0, 1] if `x` is.
 
-    ``"grey"``: 0.5. ``"mean"``: the image's own mean colour. ``"blur"``: the image, blurred so far
-    (Gaussian, deviation a tenth of the shorter side) that no object is left. ``"noise"``: uniform
-    noise in [0, 1], the same for every call with this seed.
+    Args:
+        x: N×C×H×W.
+        kind: ``"grey"``: 0.5. ``"mean"``: the mean colour of each image. ``"blur"``: each image
+            after a Gaussian blur whose standard deviation is a tenth of the shorter side.
+            ``"noise"``: independent uniform values in [0, 1].
+        seed: seed of the noise, which is the same in every call with the same seed and shape.
+
+    Raises:
+        ValueError: `kind` is none of the four.
+
+    >>> x = torch.rand(2, 3, 8, 8)
+    >>> baseline_image(x, "grey").unique().item()
+    0.5
+    >>> torch.allclose(baseline_image(x, "mean").mean(dim=(2, 3)), x.mean(dim=(2, 3)))
+    True
     """
     if kind == "grey":
         return torch.full_like(x, 0.5)
@@ -20,24 +49,40 @@ def baseline_image(x: Tensor, kind: str, *, seed: int = 0) -> Tensor:
     if kind == "blur":
         from torchvision.transforms.functional import gaussian_blur
 
-        sigma = min(x.shape[-2:]) / 10
-        side = 2 * int(min(3 * sigma, (min(x.shape[-2:]) - 1) // 2)) + 1
+        shorter = min(x.shape[-2:])
+        sigma = shorter / 10
+        # The kernel ends at three standard deviations, or where it is as large as the image.
+        side = 2 * int(min(3 * sigma, (shorter - 1) // 2)) + 1
         return gaussian_blur(x, [side, side], [sigma, sigma])
     if kind == "noise":
         generator = torch.Generator().manual_seed(seed)
         return torch.rand(x.shape, generator=generator).to(x)
-    raise ValueError(f"there is no baseline {kind!r}: use grey, mean, blur or noise")
+    raise ValueError(f"there is no baseline {kind!r}: kind must be grey, mean, blur or noise")
 
 
 def rotate_and_zoom(images: Tensor, angle: Tensor, factor: Tensor | float) -> Tensor:
-    """Turn each image, N×C×H×W, anticlockwise by its `angle` in radians, and show `factor` times
-    as much of it. What lies outside is mirrored. Differentiable with respect to the images."""
-    import torch.nn.functional as F
+    """Rotate and zoom each image about its centre, N×C×H×W.
 
+    The interpolation is bilinear, and differentiable with respect to the images. Beyond the border
+    the image is mirrored.
+
+    Args:
+        images: N×C×H×W.
+        angle: rotation in radians, anticlockwise: one for all images or N of them.
+        factor: how many times as much of the image is visible, one number or N: above 1 the image
+            gets smaller, below 1 larger.
+
+    >>> x = torch.rand(1, 3, 8, 8)
+    >>> turned = rotate_and_zoom(x, torch.tensor(torch.pi / 2), 1.0)
+    >>> torch.allclose(turned, x.rot90(1, (2, 3)), atol=1e-5)
+    True
+    """
     angle = angle.expand(len(images))
     cos, sin = factor * angle.cos(), factor * angle.sin()
     height, width = images.shape[-2:]
     zero = torch.zeros_like(cos)
+    # `affine_grid` counts from -1 to 1 in both directions, which makes the pixels of an image that
+    # is not square look rectangular. The ratios of the sides correct this.
     rows = [cos, -sin * height / width, zero, sin * width / height, cos, zero]
     matrix = torch.stack(rows, dim=1).view(-1, 2, 3).to(images)
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)

@@ -1,1 +1,31 @@
-"""Explanations: functions ``(model, x, target)`` that return an attribution map."""
+"""Explanation methods: functions ``(model, x, target)`` that return an attribution map.
+
+`vislib.explain.gradients` explains the three arguments. The methods, by module:
+
+    gradients    gradient, saliency, deconvnet, guided backprop, sensitivity, gradient × input
+    averaging    SmoothGrad, integrated gradients
+    cam          CAM, Grad-CAM, Guided Grad-CAM, Grad-CAM++, XGrad-CAM, LayerCAM, Eigen-CAM,
+                 Score-CAM
+    occlusion    occlusion with a sliding square
+    taylor       simple Taylor decomposition
+    fullgrad     FullGrad
+    shapley      Shapley values of image regions
+    lrp          layer-wise relevance propagation: rules, composites, propagation
+
+A gradient says how the class score ``f = y_c`` would change. Other methods decompose the score:
+each pixel gets a relevance ``R_i``, and the relevances sum to f, or to its difference from a
+reference.
+
+    method                  R_i                                        Σ_i R_i
+    sensitivity             (∂f/∂x_i)²                                 ‖∇f‖², not f
+    gradient × input        x_i ∂f/∂x_i                                f, if all activations are
+                                                                       ReLUs and there are no biases
+    simple Taylor           (x_i - x̃_i) ∂f/∂x_i(x̃), with f(x̃) = 0      f, to first order
+    integrated gradients    (x_i - x'_i) ∫₀¹ ∂f/∂x_i dα, on the line   f(x) - f(x')
+                            from the baseline x' to x
+    Shapley values          mean contribution of region i to the       f(x) - f(x')
+                            score, over all sets of visible regions
+    FullGrad, exact parts   x_i ∂f/∂x_i, and b ∂f/∂b for the biases    f, with the parts of the
+                            of all layers                              biases
+    LRP                     from the score back, layer by layer        f, up to what biases absorb
+"""

@@ -1,40 +1,43 @@
-"""The gradient as a picture, and gradients made calm: means over many points.
+"""Averaged gradients: SmoothGrad and integrated gradients.
 
-One gradient ``g = ∂y_c/∂x`` says how the score reacts at one point. For the eye it is made into one
-value a pixel, and because it changes wildly from point to point, it is averaged:
+The gradient ``g(x) = ∂y_c/∂x`` describes the score at a single point and changes strongly from one
+point to the next. Both methods average it over many points, near the image or on the line from a
+baseline x' to the image:
 
-    saliency               max_c |g_c|                              Simonyan et al. 2014
-    SmoothGrad             1/n Σ_k g(x + ε_k),   ε_k ~ N(0, σ²)       Smilkov et al. 2017
-    integrated gradients   (x - x') ∫₀¹ g(x' + α (x - x')) dα         Sundararajan et al. 2017
+    SmoothGrad             1/n Σ_k g(x + ε_k),   ε_k ~ N(0, σ²)      Smilkov et al. 2017
+    integrated gradients   (x - x') ∫₀¹ g(x' + α (x - x')) dα        Sundararajan et al. 2017
 
-The first line holds pure functions of a gradient (or of any signed map): `largest`, `positive`. The
-others run one method, by default the plain gradient, at many points near the image or on the line
-from a baseline x' to it, as batches of a size that memory allows. The result does not depend on
-that size, nor on which other images are in `x`; PyTorch's global random numbers stay untouched.
+The points run through the model in batches whose size is limited by memory. The result depends
+neither on that size nor on the other images in `x`, and PyTorch's global random state is not used.
+`model`, `x` and `target` are explained in `vislib.explain.gradients`; `vislib.maps` reduces the
+result to one value for each pixel.
+
+References:
+    Smilkov, Thorat, Kim, Viégas & Wattenberg 2017, "SmoothGrad: removing noise by adding noise".
+    Sundararajan, Taly & Yan 2017, "Axiomatic Attribution for Deep Networks".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vislib.core import Target, check_images, check_target
+from vislib.core import Target, check_images, constant_target, split_target
 from vislib.explain.gradients import gradient
 
 Method = Callable[[nn.Module, Tensor, Target], Tensor]
 PathRule = Literal["midpoint", "gauss_legendre"]
 
-_PIXELS = 4 * 224 * 224  # in one batch, by default; larger ones are not faster on a CPU
+# Pixels in one batch by default. Larger batches are not faster on a CPU.
+_PIXELS = 4 * 224 * 224
 
 
-# ------------------------------------------------------------ one value for each pixel
-
-
-# ------------------------------------------------------------ means over many points
+# --- SmoothGrad -----------------------------------------------------------------------------------
 
 
 def smoothgrad(
@@ -48,43 +51,62 @@ def smoothgrad(
     method: Method = gradient,
     batch: int | None = None,
 ) -> Tensor:
-    """``1/n Σ_k g(x + ε_k)``: the mean map of n noisy copies of the image, N×C×H×W, signed.
+    """SmoothGrad ``1/n Σ_k g(x + ε_k)``: mean attribution map of n noisy copies of each image.
 
-    The noise is normal with ``σ = level · (max(x) - min(x))``, the range of each image by itself.
-    Each image gets the same n draws, made on the CPU, so its map is the same on every device and in
-    every batch. A noisy copy may leave [0, 1], as in the paper.
+    Smilkov et al. 2017. The noise is normal, with ``σ = level · (max(x) - min(x))`` for each image.
+    All images get the same n draws, made on the CPU, so the map of an image is the same on every
+    device and in every batch. As in the paper, a noisy copy may leave [0, 1].
 
     Args:
         model, x, target: as in `vislib.explain.gradients`.
-        level: the noise as a share of the image's range, at least 0; the paper likes 0.1 to 0.2.
-        n: how many noisy copies.
-        seed: of the noise.
-        method: what is averaged, any ``method(model, x, target)``: `guided_backprop`, or with
-            `gradients.sensitivity` the mean of the squares ("SmoothGrad²").
-        batch: how many copies run at once (default: as many as give about 200,000 pixels).
+        level: standard deviation of the noise relative to the image's range max − min, at least 0;
+            the paper recommends 0.1 to 0.2.
+        n: number of noisy copies.
+        seed: seed of the noise.
+        method: the function ``method(model, x, target)`` whose maps are averaged, such as
+            `gradients.guided_backprop`. `gradients.sensitivity` gives the mean of the squared
+            gradients ("SmoothGrad²").
+        batch: number of copies that run at once (default: as many as have about 200,000 pixels).
+
+    Returns:
+        N×C×H×W, signed (or of the shape that `method` returns).
 
     Raises:
-        ValueError: for a negative level, no copies, or an empty batch.
+        ValueError: `level` is negative, or `n` or `batch` is not a whole number of at least 1.
 
-    Smilkov, Thorat, Kim, Viégas & Wattenberg 2017, "SmoothGrad: removing noise by adding noise".
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+    >>> x = torch.rand(2, 3, 2, 2)
+    >>> torch.allclose(smoothgrad(model, x, target=1, n=3), gradient(model, x, target=1))
+    True
     """
     x = check_images(x).detach()
     if not level >= 0:
-        raise ValueError(f"level is a share of the image's range, at least 0, got {level}")
-    _at_least_one("n", n)
+        raise ValueError(f"level must be a fraction of the image's range, at least 0, got {level}")
+    _check_at_least_one("n", n)
+    targets = split_target(constant_target(model, x, target), len(x))
+    size = _batch_size(batch, x)
     weights = torch.full((n,), 1 / n, dtype=torch.float64)
     maps = []
-    for image, wanted in zip(x, check_target(target, len(x)).tolist(), strict=True):
+    for image, one_target in zip(x, targets, strict=True):
         sigma = level * (image.max() - image.min())
-        noisy = (image + sigma * noise.to(image) for noise in draws(image.shape, n, seed))
-        maps.append(_weighted_sum(method, model, noisy, wanted, weights, batch))
+        copies = (image + sigma * noise.to(image) for noise in draws(image.shape, n, seed))
+        maps.append(_weighted_sum(method, model, copies, one_target, weights, size))
     return torch.stack(maps)
 
 
 def draws(shape: Iterable[int], n: int, seed: int = 0) -> Iterable[Tensor]:
-    """The n draws of standard normal noise that `smoothgrad` adds, one after the other."""
+    """The n tensors of standard normal noise, one after another, that `smoothgrad` scales and adds.
+
+    Args:
+        shape: shape of each tensor.
+        n: number of tensors.
+        seed: seed of the noise.
+    """
     generator = torch.Generator().manual_seed(seed)
     return (torch.randn(tuple(shape), generator=generator) for _ in range(n))
+
+
+# --- Integrated gradients -------------------------------------------------------------------------
 
 
 def integrated_gradients(
@@ -97,23 +119,31 @@ def integrated_gradients(
     rule: PathRule = "midpoint",
     batch: int | None = None,
 ) -> Tensor:
-    """``(x - x') Σ_k w_k g(x' + α_k (x - x'))``: from a baseline x' to x, N×C×H×W, signed.
+    """Integrated gradients ``(x - x') Σ_k w_k g(x' + α_k (x - x'))`` from a baseline x' to x.
 
-    With enough steps the map sums to ``y_c(x) - y_c(x')`` (completeness). A pixel that is equal in
-    x and x' gets nothing, whatever it means to the net.
+    Sundararajan et al. 2017. With enough steps the map sums to ``y_c(x) - y_c(x')`` (completeness).
+    A pixel that has the same value in x and x' gets 0, however important it is for the model.
 
     Args:
         model, x, target: as in `vislib.explain.gradients`.
-        baseline: x', a number (0 is black) or a tensor that broadcasts to x, as `transforms.baseline_image`
-            makes them.
-        steps: at how many points of the line the gradient is taken.
-        rule: where they lie, see `path_rule`.
-        batch: how many points run at once (default: as many as give about 200,000 pixels).
+        baseline: x', a number (0 is black) or a tensor that broadcasts to `x`, such as those of
+            `vislib.transforms.baseline_image`.
+        steps: number of points on the line at which the gradient is computed.
+        rule: positions α_k and weights w_k of these points, as in `path_rule`.
+        batch: number of points that run at once (default: as many as have about 200,000 pixels).
+
+    Returns:
+        N×C×H×W, signed.
 
     Raises:
-        ValueError: for no steps, an unknown rule, an empty batch, or a baseline of another shape.
+        ValueError: `steps` or `batch` is not a whole number of at least 1, `rule` is unknown, or
+            `baseline` does not broadcast to `x`.
 
-    Sundararajan, Taly & Yan 2017, "Axiomatic Attribution for Deep Networks".
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.Tanh())
+    >>> x = torch.rand(2, 3, 2, 2)
+    >>> total = integrated_gradients(model, x, target=1).sum(dim=(1, 2, 3))
+    >>> torch.allclose(total, (model(x) - model(0 * x))[:, 1], atol=1e-3)
+    True
     """
     x = check_images(x).detach()
     alphas, weights = path_rule(steps, rule)
@@ -122,58 +152,75 @@ def integrated_gradients(
         origin = origin.expand_as(x)
     except RuntimeError:
         raise ValueError(
-            f"the baseline, {tuple(origin.shape)}, does not fit images of {tuple(x.shape)}: "
-            "give a number, C×1×1, or whole images"
+            f"baseline must be a number, C×1×1 or N×C×H×W for images of shape {tuple(x.shape)}, "
+            f"got shape {tuple(origin.shape)}"
         ) from None
+    targets = split_target(constant_target(model, x, target), len(x))
+    size = _batch_size(batch, x)
     maps = []
-    classes = check_target(target, len(x)).tolist()
-    for image, start, wanted in zip(x, origin, classes, strict=True):
-        line = (start + alpha * (image - start) for alpha in alphas.tolist())
-        mean = _weighted_sum(gradient, model, line, wanted, weights, batch)
+    for image, start, one_target in zip(x, origin, targets, strict=True):
+        points = (start + alpha * (image - start) for alpha in alphas.tolist())
+        mean = _weighted_sum(gradient, model, points, one_target, weights, size)
         maps.append((image - start) * mean)
     return torch.stack(maps)
 
 
 def path_rule(steps: int, rule: PathRule = "midpoint") -> tuple[Tensor, Tensor]:
-    """Points α_k in [0, 1] and weights w_k with ``Σ_k w_k h(α_k) ≈ ∫₀¹ h``, as float64.
+    """Points α_k in [0, 1] and weights w_k with ``Σ_k w_k h(α_k) ≈ ∫₀¹ h(α) dα``, as float64.
 
-    ``"midpoint"``: the middles of equal parts. ``"gauss_legendre"``: exact for polynomials of
-    degree up to 2 · steps - 1. Gradients of a net with ReLUs are no polynomials along the line but
-    jump, so the better rule for smooth functions has no advantage to count on.
+    The gradient of a network with ReLUs is not a polynomial along the line: it jumps. A rule of
+    higher order for smooth functions is therefore not necessarily more accurate.
+
+    Args:
+        steps: number of points.
+        rule: ``"midpoint"``, the centres of equal intervals, or ``"gauss_legendre"``, which is
+            exact for polynomials of degree up to 2 · steps − 1.
+
+    Raises:
+        ValueError: `steps` is not a whole number of at least 1, or `rule` is unknown.
+
+    >>> alphas, weights = path_rule(2)
+    >>> alphas.tolist(), weights.tolist()
+    ([0.25, 0.75], [0.5, 0.5])
     """
-    _at_least_one("steps", steps)
+    _check_at_least_one("steps", steps)
     if rule == "midpoint":
         alphas = (torch.arange(steps, dtype=torch.float64) + 0.5) / steps
         return alphas, torch.full_like(alphas, 1 / steps)
     if rule == "gauss_legendre":
-        places, weights = np.polynomial.legendre.leggauss(steps)  # on [-1, 1]
-        return torch.from_numpy((1 + places) / 2), torch.from_numpy(weights / 2)
-    raise ValueError(f"there is no rule {rule!r}: use midpoint or gauss_legendre")
+        # NumPy gives the rule for the interval [-1, 1].
+        points, weights = np.polynomial.legendre.leggauss(steps)
+        return torch.from_numpy((1 + points) / 2), torch.from_numpy(weights / 2)
+    raise ValueError(f"rule must be 'midpoint' or 'gauss_legendre', got {rule!r}")
+
+
+# --- Weighted sums in batches ---------------------------------------------------------------------
 
 
 def _weighted_sum(
     method: Method,
     model: nn.Module,
-    points: Iterable[Tensor],
+    points: Iterator[Tensor],
     target: Target,
     weights: Tensor,
-    batch: int | None,
+    size: int,
 ) -> Tensor:
-    """``Σ_k w_k method(model, points_k, target)``, with at most `batch` points alive at once."""
-    if batch is not None:
-        _at_least_one("batch", batch)
-    points, total, done = iter(points), torch.tensor(0.0), 0
-    while done < len(weights):
-        some = [next(points)]
-        most = batch or max(1, _PIXELS // some[0][0].numel())
-        some += [next(points) for _ in range(min(most, len(weights) - done) - 1)]
-        maps = method(model, torch.stack(some), target)
-        shares = weights[done : done + len(some)].to(maps)
-        total = total.to(maps) + torch.tensordot(shares, maps, dims=1)
-        done += len(some)
+    """``Σ_k weights_k method(model, points_k, target)``; at most `size` points exist at once."""
+    total = torch.zeros(())
+    for part in weights.split(size):
+        maps = method(model, torch.stack([*islice(points, len(part))]), target)
+        total = total + torch.tensordot(part.to(maps), maps, dims=1)
     return total
 
 
-def _at_least_one(name: str, value: int) -> None:
+def _batch_size(batch: int | None, x: Tensor) -> int:
+    """Number of images of the size of `x` in a batch: `batch`, or as many as have `_PIXELS`."""
+    if batch is None:
+        return max(1, _PIXELS // x[0, 0].numel())
+    _check_at_least_one("batch", batch)
+    return batch
+
+
+def _check_at_least_one(name: str, value: int) -> None:
     if not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")

@@ -1,23 +1,43 @@
-"""Class activation maps: which places of a layer's maps speak for a class.
+"""Class activation maps (CAM): the positions of a layer's feature maps that support a class.
 
-With ``A^k`` the K maps of a layer, each with Z places ``(i, j)``, the class score ``y_c`` and its
-slopes ``g^k_ij = ∂y_c/∂A^k_ij``:
+Let ``A^k``, k = 1 … K, be the feature maps of a layer, each with Z positions ``(i, j)``, ``y_c``
+the class score and ``g^k_ij = ∂y_c/∂A^k_ij`` its gradient:
 
-    CAM           Σ_k w_k^c A^k              for a net that ends: average over places, linear layer
-    Grad-CAM      ReLU(Σ_k α_k A^k)          α_k = (1/Z) Σ_ij g^k_ij, for any net
+    CAM           Σ_k w_k^c A^k              w: weights of the linear layer after global pooling
+    Grad-CAM      ReLU(Σ_k α_k A^k)          α_k = (1/Z) Σ_ij g^k_ij, for any network
     Grad-CAM++    ReLU(Σ_k α_k A^k)          α_k = Σ_ij ReLU(g^k_ij) / (2 + g^k_ij Σ_ab A^k_ab)
     XGrad-CAM     ReLU(Σ_k α_k A^k)          α_k = Σ_ij g^k_ij A^k_ij / Σ_ij A^k_ij
-    LayerCAM      ReLU(Σ_k ReLU(g^k) A^k)    every place has a weight of its own
-    Score-CAM     ReLU(Σ_k α_k A^k)          α = softmax over k of the score of the image behind A^k
-    Eigen-CAM     Σ_k v_k A^k                v the first right singular vector of A (places × maps)
+    LayerCAM      ReLU(Σ_k ReLU(g^k) A^k)    one weight for each position
+    Score-CAM     ReLU(Σ_k α_k A^k)          α: softmax over k of the score of x masked by A^k
+    Eigen-CAM     Σ_k v_k A^k                v: first right singular vector of A (positions × maps)
 
-On a net where CAM exists, ``g^k_ij = w_k^c / Z`` at every place. So Grad-CAM and XGrad-CAM without
-their ReLU are CAM divided by Z. Maps come at the layer's own size, N×1×h×w; `upsample` brings them
-to the image's.
+In a network that ends in global average pooling and one linear layer, ``g^k_ij = w_k^c / Z`` at
+every position. There Grad-CAM and XGrad-CAM without their ReLU equal CAM divided by Z.
 
-Each formula that needs no more than ``A`` and ``g`` is a function of its own, and `FORMULAS` holds
-them by name: one forward and one backward pass give all of their maps. Eigen-CAM never asks for the
-class, and Score-CAM asks by K forward passes in place of one backward pass.
+All maps have the size of the layer, N×1×h×w; `vislib.maps.upsample` brings them to the size of the
+image. The default layer is the last convolutional stage (`vislib.layers.last_conv_stage`). To find
+it, the first image runs through the model once more.
+
+Each formula that needs only ``A`` and ``g`` is a separate function, and `FORMULAS` lists them by
+name: one forward and one backward pass are enough for all of their maps. Eigen-CAM does not depend
+on the class. Score-CAM needs K forward passes instead of one backward pass.
+
+References:
+    Zhou, Khosla, Lapedriza, Oliva & Torralba 2016, "Learning Deep Features for Discriminative
+    Localization".
+    Oquab, Bottou, Laptev & Sivic 2015, "Is object localization for free? – Weakly-supervised
+    learning with convolutional neural networks".
+    Selvaraju, Cogswell, Das, Vedantam, Parikh & Batra 2017, "Grad-CAM: Visual Explanations from
+    Deep Networks via Gradient-based Localization".
+    Chattopadhay, Sarkar, Howlader & Balasubramanian 2018, "Grad-CAM++: Generalized Gradient-based
+    Visual Explanations for Deep Convolutional Networks".
+    Fu, Hu, Dong, Guo, Gao & Li 2020, "Axiom-based Grad-CAM: Towards Accurate Visualization and
+    Explanation of CNNs".
+    Jiang, Zhang, Hou, Cheng & Wei 2021, "LayerCAM: Exploring Hierarchical Class Activation Maps for
+    Localization".
+    Wang, Wang, Du, Yang, Zhang, Ding, Mardziel & Hu 2020, "Score-CAM: Score-Weighted Visual
+    Explanations for Convolutional Neural Networks".
+    Muhammad & Yeasin 2020, "Eigen-CAM: Class Activation Map using Principal Components".
 """
 
 from __future__ import annotations
@@ -28,124 +48,250 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vislib.core import Layer, Target, find_layer, one_forward, score
+from vislib.core import Layer, Target, Weighted, find_layer, one_forward, score
 from vislib.explain.gradients import guided_rule
 from vislib.layers import last_conv_stage
 from vislib.maps import upsample
 
+# --- CAM ------------------------------------------------------------------------------------------
+
 
 def cam(model: nn.Module, x: Tensor, target: Target, *, layer: Layer | None = None) -> Tensor:
-    """``M_c = Σ_k w_k^c A^k``, N×1×h×w, signed, for a net that ends in global pooling (GAP or GMP)
-    and one linear layer, or in a 1×1 convolution and GAP (SqueezeNet), which is the same.
+    """Class activation map ``M_c = Σ_k w_k^c A^k``.
 
-    ``ValueError`` where the net does not end so: it is checked on `x` that the logits are
-    ``W · mean(A) + b`` or ``W · max(A) + b``, mean and maximum over the places of each map.
-    torchvision's SqueezeNets have a ReLU before their GAP: ``mean(ReLU(W · A + b))`` passes too.
-    Zhou et al. 2016, "Learning Deep Features for Discriminative Localization" (GAP); Oquab et al.
-    2015, "Is object localization for free?" (GMP).
+    Zhou et al. 2016 for global average pooling (GAP), Oquab et al. 2015 for global max pooling
+    (GMP). The model must end in GAP or GMP and one linear layer, or in a 1×1 convolution and GAP
+    (SqueezeNet), which is equivalent. This is tested on `x`: the logits must be ``W · mean(A) + b``
+    or ``W · max(A) + b``, with the mean or maximum over the positions of each map. The logits
+    ``mean(ReLU(W · A + b))`` of torchvision's SqueezeNets, which have a ReLU before their GAP, are
+    accepted, too.
+
+    Args:
+        model, x, target: as in `vislib.explain.gradients`.
+        layer: as in `grad_cam`. Without it, the first image runs through the model once more.
+
+    Returns:
+        N×1×h×w, signed.
+
+    Raises:
+        ValueError: the model does not end in this way after the layer.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    ...                       nn.Linear(4, 5))
+    >>> x = torch.rand(2, 3, 8, 8)
+    >>> mean = cam(model, x, target=1).mean(dim=(1, 2, 3))
+    >>> torch.allclose(mean + model[4].bias[1], model(x)[:, 1], atol=1e-6)
+    True
     """
-    layer = _stage(model, x, layer)
+    layer = _layer_or_default(model, x, layer)
     with one_forward(model, x, target, layer=layer) as forward, torch.no_grad():
-        weight = _head(model, forward.maps, forward.logits)
-        if weight is None:
+        weights = _head_weights(model, forward.maps, forward.logits)
+        if weights is None:
             raise ValueError(
                 "CAM needs a net that takes the mean or the maximum of each map of its last "
-                "convolutional stage and ends in one linear layer. After "
-                f"{find_layer(model, layer)[0]!r} this one does not: use grad_cam"
+                f"convolutional stage and ends in one linear layer. This {type(model).__name__} "
+                f"does not after layer {find_layer(model, layer)[0]!r}: use grad_cam"
             )
-        w = weight[torch.as_tensor(target).long()].view(-1, weight.shape[1], 1, 1)
-        return (w * forward.maps).sum(dim=1, keepdim=True)
+        # For a target class c, the weights of the logits are 1 at c and 0 elsewhere.
+        w = forward.weights @ weights
+        return _weighted_sum(w[..., None, None], forward.maps, relu=False)
 
 
-def _head(model: nn.Module, maps: Tensor, logits: Tensor) -> Tensor | None:
-    """The weights W, classes × maps, of the layer that makes the logits of the maps, as `cam` says;
-    None where the model has no such layer."""
+def _head_weights(model: nn.Module, maps: Tensor, logits: Tensor) -> Tensor | None:
+    """Weights W, classes × K, of the layer that computes the logits from the maps as in `cam`.
+
+    The result is None if the model has no such layer.
+    """
     if maps.ndim != 4:
         return None
-    pools = (maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3)))
-    shape = (logits.shape[1], maps.shape[1])
-    rounding = max(1e-3, 8 * torch.finfo(maps.dtype).eps)  # the second in half precision
-    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-    for head in layers:
-        weight = head.weight.flatten(1)
-        if weight.shape != shape:
+    mean, maximum = maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))
+    # The second number is the larger one in half precision.
+    tolerance = max(1e-3, 8 * torch.finfo(maps.dtype).eps)
+    for head in model.modules():
+        if not isinstance(head, nn.Linear | nn.Conv2d):
             continue
-        at_places = F.conv2d(maps, weight[..., None, None], head.bias)
-        ends = [F.linear(pooled, weight, head.bias) for pooled in pools]
-        ends.append(F.relu(at_places).mean(dim=(2, 3)))
-        evidence = F.linear(pools[0], weight)  # b would hide an error in small weights
-        if any((end - logits).abs().max() <= rounding * evidence.abs().max() for end in ends):
-            return weight
+        weights = head.weight.flatten(1)
+        if weights.shape != (logits.shape[1], maps.shape[1]):
+            continue
+        at_positions = F.conv2d(maps, weights[..., None, None], head.bias)
+        candidates = [F.linear(pooled, weights, head.bias) for pooled in (mean, maximum)]
+        candidates.append(F.relu(at_positions).mean(dim=(2, 3)))
+        # The scale leaves the bias out, because a large bias would hide errors of small weights.
+        scale = F.linear(mean, weights).abs().max()
+        if any((logits - other).abs().max() <= tolerance * scale for other in candidates):
+            return weights
     return None
+
+
+# --- Weights from gradients -----------------------------------------------------------------------
 
 
 def grad_cam(
     model: nn.Module, x: Tensor, target: Target, *, layer: Layer | None = None, relu: bool = True
 ) -> Tensor:
-    """``ReLU(Σ_k α_k A^k)`` with ``α_k`` the mean of ``∂y_c/∂A^k`` over places, N×1×h×w.
+    """Grad-CAM ``ReLU(Σ_k α_k A^k)``, with α_k the mean of ``∂y_c/∂A^k`` over the positions.
 
-    `layer` is a module or its dotted name (default: the last convolutional stage). ``relu=False``
-    keeps the negative part: the places that speak against the class.
-    Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks".
+    Selvaraju et al. 2017.
+
+    Args:
+        model, x, target: as in `vislib.explain.gradients`.
+        layer: a module of the model or its dotted name. Default: the last convolutional stage; to
+            find it, the first image runs through the model once more.
+        relu: False keeps the negative values: the positions that lower the class score.
+
+    Returns:
+        N×1×h×w, at least 0 with `relu`, signed without.
+
+    Raises:
+        ValueError: the layer does not exist, is not called, or does not give feature maps N×K×h×w.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    ...                       nn.Linear(4, 5))
+    >>> x = torch.rand(2, 3, 8, 8)
+    >>> signed = grad_cam(model, x, target=1, relu=False)
+    >>> signed.shape
+    torch.Size([2, 1, 6, 6])
+    >>> torch.allclose(6 * 6 * signed, cam(model, x, target=1), atol=1e-6)
+    True
     """
-    maps, slope = _maps_and_slope(model, x, target, layer)
-    return grad_cam_formula(maps, slope, relu=relu)
+    maps, grads = _maps_and_gradients(model, x, target, layer)
+    return grad_cam_formula(maps, grads, relu=relu)
 
 
 def guided_grad_cam(
     model: nn.Module, x: Tensor, target: Target, *, layer: Layer | None = None
 ) -> Tensor:
-    """Grad-CAM, upsampled to the image, times guided backprop: N×C×H×W, signed.
+    """Guided Grad-CAM: `grad_cam`, upsampled to the size of the image, times guided backprop.
 
     Selvaraju et al. 2017.
+
+    Args:
+        model, x, target: as in `vislib.explain.gradients`.
+        layer: as in `grad_cam`. Without it, the first image runs through the model once more.
+
+    Returns:
+        N×C×H×W, signed.
+
+    Raises:
+        ValueError: as `grad_cam` and `gradients.guided_backprop`.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    ...                       nn.Linear(4, 5))
+    >>> guided_grad_cam(model, torch.rand(2, 3, 8, 8), target=1).shape
+    torch.Size([2, 3, 8, 8])
     """
-    layer = _stage(model, x, layer)
+    layer = _layer_or_default(model, x, layer)
     with one_forward(model, x, target, layer=layer, families=["activation"]) as forward:
-        (slope,) = forward.backward(forward.maps)
+        (grads,) = forward.backward(forward.maps)
         (guided,) = forward.backward(activation=guided_rule)
-        return upsample(grad_cam_formula(forward.maps, slope), guided.shape[-2:]) * guided
+        return upsample(grad_cam_formula(forward.maps, grads), guided.shape[-2:]) * guided
 
 
 def grad_cam_pp(
     model: nn.Module, x: Tensor, target: Target, *, layer: Layer | None = None
 ) -> Tensor:
-    """Grad-CAM++: `grad_cam_pp_formula` of the layer's maps, N×1×h×w, at least 0.
+    """Grad-CAM++, by `grad_cam_pp_formula`.
 
-    Meant for several objects of one class: a map counts for more where its slopes are positive.
-    Chattopadhay et al. 2018, "Grad-CAM++: Generalized Gradient-based Visual Explanations for Deep
-    Convolutional Networks".
+    Chattopadhay et al. 2018. The method is meant for images with several objects of one class: a
+    feature map gets more weight where its gradient is positive.
+
+    Args:
+        model, x, target: as in `vislib.explain.gradients`.
+        layer: as in `grad_cam`. Without it, the first image runs through the model once more.
+
+    Returns:
+        N×1×h×w, at least 0.
+
+    Raises:
+        ValueError: as `grad_cam`.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    ...                       nn.Linear(4, 5))
+    >>> bool((grad_cam_pp(model, torch.rand(2, 3, 8, 8), target=1) >= 0).all())
+    True
     """
-    return grad_cam_pp_formula(*_maps_and_slope(model, x, target, layer))
+    return grad_cam_pp_formula(*_maps_and_gradients(model, x, target, layer))
 
 
 def xgrad_cam(
     model: nn.Module, x: Tensor, target: Target, *, layer: Layer | None = None, relu: bool = True
 ) -> Tensor:
-    """XGrad-CAM: `xgrad_cam_formula` of the layer's maps, N×1×h×w.
+    """XGrad-CAM, by `xgrad_cam_formula`.
 
-    Fu et al. 2020, "Axiom-based Grad-CAM: Towards Accurate Visualization and Explanation of CNNs".
+    Fu et al. 2020.
+
+    Args:
+        model, x, target: as in `vislib.explain.gradients`.
+        layer: as in `grad_cam`. Without it, the first image runs through the model once more.
+        relu: False keeps the negative values.
+
+    Returns:
+        N×1×h×w, at least 0 with `relu`, signed without.
+
+    Raises:
+        ValueError: as `grad_cam`.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    ...                       nn.Linear(4, 5))
+    >>> x = torch.rand(2, 3, 8, 8)
+    >>> expected = grad_cam(model, x, target=1, relu=False)
+    >>> torch.allclose(xgrad_cam(model, x, target=1, relu=False), expected, atol=1e-6)
+    True
     """
-    maps, slope = _maps_and_slope(model, x, target, layer)
-    return xgrad_cam_formula(maps, slope, relu=relu)
+    maps, grads = _maps_and_gradients(model, x, target, layer)
+    return xgrad_cam_formula(maps, grads, relu=relu)
 
 
 def layer_cam(model: nn.Module, x: Tensor, target: Target, *, layer: Layer | None = None) -> Tensor:
-    """LayerCAM: `layer_cam_formula` of the layer's maps, N×1×h×w, at least 0.
+    """LayerCAM, by `layer_cam_formula`.
 
-    Meant for any layer, not only the last: a weight for each place keeps early maps sharp.
-    Jiang et al. 2021, "LayerCAM: Exploring Hierarchical Class Activation Maps for Localization".
+    Jiang et al. 2021. The method is meant for any layer, not only for the last one: with one weight
+    for each position, the maps of early layers stay sharp.
+
+    Args:
+        model, x, target: as in `vislib.explain.gradients`.
+        layer: as in `grad_cam`. Without it, the first image runs through the model once more.
+
+    Returns:
+        N×1×h×w, at least 0.
+
+    Raises:
+        ValueError: as `grad_cam`.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    ...                       nn.Linear(4, 5))
+    >>> layer_cam(model, torch.rand(2, 3, 8, 8), target=1, layer="0").shape
+    torch.Size([2, 1, 6, 6])
     """
-    return layer_cam_formula(*_maps_and_slope(model, x, target, layer))
+    return layer_cam_formula(*_maps_and_gradients(model, x, target, layer))
+
+
+# --- Weights without gradients --------------------------------------------------------------------
 
 
 def eigen_cam(model: nn.Module, x: Tensor, target: Target, *, layer: Layer | None = None) -> Tensor:
-    """Eigen-CAM: `eigen_cam_formula` of the layer's maps, N×1×h×w, signed.
+    """Eigen-CAM, by `eigen_cam_formula`: **the same map for all classes**, without a backward pass.
 
-    It is the **same for every class**: `target` is only checked, so that all methods are called
-    alike. No backward pass. Muhammad & Yeasin 2020, "Eigen-CAM: Class Activation Map using
-    Principal Components".
+    Muhammad & Yeasin 2020.
+
+    Args:
+        model, x: as in `vislib.explain.gradients`.
+        target: is checked but not used, so that all methods have the same signature.
+        layer: as in `grad_cam`. Without it, the first image runs through the model once more.
+
+    Returns:
+        N×1×h×w, signed, with a sum of at least 0.
+
+    Raises:
+        ValueError: as `grad_cam`.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    ...                       nn.Linear(4, 5))
+    >>> x = torch.rand(2, 3, 8, 8)
+    >>> torch.equal(eigen_cam(model, x, target=1), eigen_cam(model, x, target=2))
+    True
     """
-    with one_forward(model, x, target, layer=_stage(model, x, layer)) as forward:
+    with one_forward(model, x, target, layer=_layer_or_default(model, x, layer)) as forward:
         return eigen_cam_formula(forward.maps)
 
 
@@ -157,102 +303,137 @@ def score_cam(
     layer: Layer | None = None,
     batch: int = 32,
 ) -> Tensor:
-    """Score-CAM, ``ReLU(Σ_k α_k A^k)``, N×1×h×w, at least 0: no gradients, K + 1 forward passes an
-    image.
+    """Score-CAM ``ReLU(Σ_k α_k A^k)``, without gradients: K + 1 forward passes for each image.
 
         H^k = upsample(A^k), scaled to [0, 1]          a mask
-        α = softmax over k of y_c(x · H^k) - y_c(b)    what is visible through the mask
+        α = softmax over k of y_c(x · H^k) - y_c(b)    score of the masked image
 
-    The score of the baseline image b is the same for every k, so the softmax cancels it and it is
-    not computed. Where ``H^k`` is 0 the image is 0: black for nets of `vislib.nets`, the mean
-    colour for a net that is given normalised images. A map that is constant (a dead filter, or
-    maps of 1×1) hides nothing and gets no weight; if all are, the result is 0.
+    Wang et al. 2020; their program computes the weights from the probability instead of the score
+    in this formula of their paper. The score of the baseline image b is the same for every k. It
+    cancels in the softmax and is not computed. Where ``H^k`` is 0, the masked image is 0: black for
+    the networks of `vislib.nets`, the mean colour for a network that takes normalised images. A
+    constant map (of a dead filter, or of size 1×1) hides nothing and gets the weight 0. If all maps
+    are constant, the result is 0.
 
-    `batch` masked images go through the net at a time. ``ValueError`` where it is below 1.
-    Wang et al. 2020, "Score-CAM: Score-Weighted Visual Explanations for Convolutional Neural
-    Networks". (Their program weighs by the probability instead of this formula of their paper.)
+    Args:
+        model, x, target: as in `vislib.explain.gradients`.
+        layer: as in `grad_cam`. Without it, the first image runs through the model once more.
+        batch: number of masked images that run at once.
+
+    Returns:
+        N×1×h×w, at least 0.
+
+    Raises:
+        ValueError: `batch` is below 1; also as `grad_cam`.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    ...                       nn.Linear(4, 5))
+    >>> score_cam(model, torch.rand(2, 3, 8, 8), target=1).shape
+    torch.Size([2, 1, 6, 6])
     """
     if batch < 1:
         raise ValueError(f"batch must be at least 1 image, got {batch}")
-    with one_forward(model, x, target, layer=_stage(model, x, layer)) as forward, torch.no_grad():
+    layer = _layer_or_default(model, x, layer)
+    with one_forward(model, x, target, layer=layer) as forward, torch.no_grad():
         maps = _check_maps(forward.maps)
-        classes = torch.as_tensor(target).expand(len(x))
         weights = maps.new_zeros(maps.shape[:2])
-        for n, image in enumerate(forward.x):
-            (seen,) = _varying(maps[n]).nonzero(as_tuple=True)
+        for n, (image, of_logits) in enumerate(zip(forward.x, forward.weights, strict=True)):
+            (varying,) = _is_varying(maps[n]).nonzero(as_tuple=True)
             scores = [
-                score(model(image * _mask(maps[n, part], image.shape[1:])), int(classes[n]))
-                for part in seen.split(batch)
+                score(model(image * _masks(maps[n, part], image.shape[1:])), Weighted(of_logits))
+                for part in varying.split(batch)
             ]
-            weights[n, seen] = torch.cat(scores).softmax(dim=0) if len(seen) else 0.0
-        return (weights[..., None, None] * maps).sum(dim=1, keepdim=True).clamp(min=0)
+            weights[n, varying] = torch.cat(scores).softmax(dim=0) if len(varying) else 0.0
+        return _weighted_sum(weights[..., None, None], maps)
 
 
-def _varying(maps: Tensor) -> Tensor:
-    """Which of the K×h×w maps are not constant."""
+def _is_varying(maps: Tensor) -> Tensor:
+    """K booleans: whether each of the K×h×w maps has more than one value."""
     return maps.amax(dim=(1, 2)) > maps.amin(dim=(1, 2))
 
 
-def _mask(maps: Tensor, size: Sequence[int]) -> Tensor:
+def _masks(maps: Tensor, size: Sequence[int]) -> Tensor:
     """K×h×w maps as K×1×H×W masks: upsampled, then each scaled to [0, 1]."""
     large = upsample(maps[:, None], size)
     low, high = large.amin(dim=(2, 3), keepdim=True), large.amax(dim=(2, 3), keepdim=True)
     return (large - low) / (high - low).clamp(min=torch.finfo(maps.dtype).tiny)
 
 
-def grad_cam_formula(maps: Tensor, slope: Tensor, *, relu: bool = True) -> Tensor:
-    """Grad-CAM's formula, from the maps ``A^k`` and ``∂y_c/∂A^k`` (both N×K×h×w) to N×1×h×w."""
-    maps = _check_maps(maps)
-    return _weighted(slope.mean(dim=(2, 3), keepdim=True), maps, relu=relu)
+# --- Formulas -------------------------------------------------------------------------------------
 
 
-def grad_cam_pp_formula(maps: Tensor, slope: Tensor) -> Tensor:
-    """Grad-CAM++: ``α_k = Σ_ij ReLU(g_ij) / (2 + g_ij Σ_ab A^k_ab)``, then as Grad-CAM.
+def grad_cam_formula(maps: Tensor, grads: Tensor, *, relu: bool = True) -> Tensor:
+    """Formula of Grad-CAM: ``α_k = (1/Z) Σ_ij g^k_ij``, then ``ReLU(Σ_k α_k A^k)``, N×1×h×w.
 
-    The paper takes ``exp(y_c)`` for the score. With a net that is linear in pieces, its second and
-    third derivatives are ``exp(y_c) g²`` and ``exp(y_c) g³``, and the paper's weight is
+    Args:
+        maps: feature maps ``A^k``, N×K×h×w.
+        grads: their gradients ``g^k = ∂y_c/∂A^k``, N×K×h×w.
+        relu: False keeps the negative values.
 
-        ReLU(g) · g² / (2 g² + g³ Σ_ab A_ab),    times exp(y_c), which is the same at every place
-
-    and left out here, as in other programs. Cancelling ``g²`` leaves nothing to underflow where
-    slopes are small, so no ε is needed. The formula is meant for maps after a ReLU; where A is
-    negative the denominator can come near 0 or change its sign.
+    Raises:
+        ValueError: `maps` does not have four dimensions.
     """
     maps = _check_maps(maps)
-    below = 2 + slope * maps.sum(dim=(2, 3), keepdim=True)
-    places = torch.where(below != 0, slope.clamp(min=0) / below, 0)
-    return _weighted(places.sum(dim=(2, 3), keepdim=True), maps)
+    return _weighted_sum(grads.mean(dim=(2, 3), keepdim=True), maps, relu=relu)
 
 
-def xgrad_cam_formula(maps: Tensor, slope: Tensor, *, relu: bool = True) -> Tensor:
-    """XGrad-CAM: ``α_k = Σ_ij g_ij A^k_ij / Σ_ij A^k_ij``, then as Grad-CAM.
+def grad_cam_pp_formula(maps: Tensor, grads: Tensor) -> Tensor:
+    """Formula of Grad-CAM++: ``α_k = Σ_ij ReLU(g_ij) / (2 + g_ij Σ_ab A^k_ab)``, then as Grad-CAM.
 
-    The slopes are averaged with the map as weight, so that without the ReLU the result adds up to
-    ``Σ g · A``. A map whose sum is 0 gets the weight 0.
+    The paper takes ``exp(y_c)`` as the score. In a piecewise linear network its second and third
+    derivatives are ``exp(y_c) g²`` and ``exp(y_c) g³``, and the weight of the paper is
+
+        ReLU(g) · g² / (2 g² + g³ Σ_ab A_ab),    times exp(y_c), which is the same at all positions
+
+    and is left out here, as in other programs. Cancelling ``g²`` avoids underflow for small
+    gradients, so no ε is needed. The formula is meant for feature maps after a ReLU: where A is
+    negative, the denominator can come near 0 or change its sign.
+
+    `maps`, `grads` and errors are as in `grad_cam_formula`.
+    """
+    maps = _check_maps(maps)
+    denominator = 2 + grads * maps.sum(dim=(2, 3), keepdim=True)
+    summands = torch.where(denominator != 0, grads.clamp(min=0) / denominator, 0)
+    return _weighted_sum(summands.sum(dim=(2, 3), keepdim=True), maps)
+
+
+def xgrad_cam_formula(maps: Tensor, grads: Tensor, *, relu: bool = True) -> Tensor:
+    """Formula of XGrad-CAM: ``α_k = Σ_ij g_ij A^k_ij / Σ_ij A^k_ij``, then as Grad-CAM.
+
+    α_k is the mean gradient, weighted by the feature map, so without the ReLU the result sums to
+    ``Σ g · A``. A feature map whose sum is 0 gets the weight 0.
+
+    `maps`, `grads`, `relu` and errors are as in `grad_cam_formula`.
     """
     maps = _check_maps(maps)
     total = maps.sum(dim=(2, 3), keepdim=True)
-    share = (slope * maps).sum(dim=(2, 3), keepdim=True)
-    return _weighted(torch.where(total != 0, share / total, 0), maps, relu=relu)
+    product = (grads * maps).sum(dim=(2, 3), keepdim=True)
+    return _weighted_sum(torch.where(total != 0, product / total, 0), maps, relu=relu)
 
 
-def layer_cam_formula(maps: Tensor, slope: Tensor) -> Tensor:
-    """LayerCAM: each place is weighed by its own positive slope, ``ReLU(Σ_k ReLU(g^k) · A^k)``."""
-    return _weighted(slope.clamp(min=0), _check_maps(maps))
+def layer_cam_formula(maps: Tensor, grads: Tensor) -> Tensor:
+    """Formula of LayerCAM: ``ReLU(Σ_k ReLU(g^k) · A^k)``, one weight for each position.
+
+    `maps`, `grads` and errors are as in `grad_cam_formula`.
+    """
+    return _weighted_sum(grads.clamp(min=0), _check_maps(maps))
 
 
-def eigen_cam_formula(maps: Tensor, slope: Tensor | None = None) -> Tensor:
-    """Eigen-CAM: ``A v`` with v the first right singular vector of A, places × maps; N×1×h×w.
+def eigen_cam_formula(maps: Tensor, grads: Tensor | None = None) -> Tensor:
+    """Formula of Eigen-CAM: ``A v``, with v the first right singular vector of A, N×1×h×w.
 
-    The maps are not centred (as in the paper; pytorch-grad-cam centres them, which is another
-    method: the first principal component). A singular vector has no sign of its own: here the
-    result adds up to at least 0, which makes it at least 0 everywhere for maps after a ReLU.
-    `slope` is not used: it makes the signature that of the other formulas.
+    A is the matrix positions × maps of one image. Its columns are not centred, as in the paper.
+    (pytorch-grad-cam centres them, which gives another method: the first principal component.) The
+    sign of a singular vector is arbitrary: here the result has a sum of at least 0, which makes
+    each of its values at least 0 for feature maps after a ReLU.
+
+    `maps` and errors are as in `grad_cam_formula`. `grads` is not used: all formulas have the same
+    signature.
     """
     maps = _check_maps(maps)
-    places = maps.flatten(2).mT
-    _, _, v = torch.linalg.svd(places, full_matrices=False)
-    component = places @ v[:, :1].mT
+    positions = maps.flatten(2).mT
+    _, _, v = torch.linalg.svd(positions, full_matrices=False)
+    component = positions @ v[:, :1].mT
     component = torch.where(component.sum(dim=1, keepdim=True) < 0, -component, component)
     return component.mT.reshape(len(maps), 1, *maps.shape[2:])
 
@@ -264,34 +445,37 @@ FORMULAS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "layer_cam": layer_cam_formula,
     "eigen_cam": eigen_cam_formula,
 }
-"""The formulas that need only a layer's maps and slopes, by the name of the method."""
+"""The formulas that need only a layer's feature maps and their gradients, by method name."""
 
 
-def _stage(model: nn.Module, x: Tensor, layer: Layer | None) -> Layer:
-    """The layer to look at: the one that was asked for, or the last convolutional stage."""
+# --- Shared steps ---------------------------------------------------------------------------------
+
+
+def _layer_or_default(model: nn.Module, x: Tensor, layer: Layer | None) -> Layer:
+    """The given layer, or the last convolutional stage, which costs one forward pass."""
     return last_conv_stage(model, x) if layer is None else layer
 
 
-def _maps_and_slope(
+def _maps_and_gradients(
     model: nn.Module, x: Tensor, target: Target, layer: Layer | None
 ) -> tuple[Tensor, Tensor]:
     """``A`` and ``∂y_c/∂A`` of a layer, from one forward and one backward pass."""
-    with one_forward(model, x, target, layer=_stage(model, x, layer)) as forward:
-        (slope,) = forward.backward(forward.maps)
-        return forward.maps.detach(), slope
+    with one_forward(model, x, target, layer=_layer_or_default(model, x, layer)) as forward:
+        (grads,) = forward.backward(forward.maps)
+        return forward.maps.detach(), grads
 
 
 def _check_maps(maps: Tensor) -> Tensor:
-    """Return maps N×K×h×w without their graph; else ``ValueError``."""
+    """The maps without their graph; ``ValueError`` if they are not N×K×h×w."""
     if maps.ndim != 4:
         raise ValueError(
-            f"a class map needs maps of shape N×K×h×w, this layer gives {tuple(maps.shape)}: "
-            "choose a convolutional layer"
+            "a class activation map needs maps of shape N×K×h×w, but the layer gives "
+            f"{tuple(maps.shape)}: choose a convolutional layer"
         )
     return maps.detach()
 
 
-def _weighted(weights: Tensor, maps: Tensor, *, relu: bool = True) -> Tensor:
-    """``Σ_k weights · A^k``, N×1×h×w, and its positive part where `relu`."""
+def _weighted_sum(weights: Tensor, maps: Tensor, *, relu: bool = True) -> Tensor:
+    """``Σ_k weights · A^k``, N×1×h×w; with `relu` its positive part."""
     weighted = (weights * maps).sum(dim=1, keepdim=True)
     return weighted.clamp(min=0) if relu else weighted

@@ -1,7 +1,28 @@
-"""FullGrad."""
+"""FullGrad: the class score as an exact sum over the pixels and the biases of all layers.
+
+For a network with ReLUs, the class score ``f = y_c`` is
+
+    f(x) = Σ_i x_i ∂f/∂x_i + Σ_b b ∂f/∂b
+
+The second sum is over all biases, and a bias of a convolution counts at each position of its
+feature map. So each convolution has maps of **bias-gradients** ``b ⊙ ∂f/∂b``, N×K×h×w. Gradient ×
+input is the first sum alone. `fullgrad_parts` returns all terms; `fullgrad` turns them into one
+attribution map:
+
+    FullGrad(x) = Σ_channels ψ(x ⊙ ∂f/∂x) + Σ_layers Σ_maps ψ(b ⊙ ∂f/∂b)
+
+    ψ(R) = upsample(rescale(|R|)),    rescale: linear, to [0, 1]
+
+The values of this map no longer sum to the score. `model`, `x` and `target` are explained in
+`vislib.explain.gradients`.
+
+References:
+    Srinivas & Fleuret 2019, "Full-Gradient Representation for Neural Network Visualization".
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,16 +43,19 @@ from vislib.explain.lrp.operations import (
 from vislib.layers import operation_labels
 from vislib.maps import upsample
 
+# --- Exact parts ----------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
 class FullGradient:
-    """The score of each image in parts that sum to it.
+    """The score of each image and the parts that sum to it.
 
     Attributes:
-        score: ``f(x)``, N numbers.
+        score: ``f(x)``, N values.
         input: ``x ⊙ ∂f/∂x``, N×C×H×W.
-        biases: the bias-gradients ``b ⊙ ∂f/∂b`` of every layer that has any, by its name in the
-            model, from the pixels up: N×K×h×w after convolutions, N×K after dense layers.
+        biases: the bias-gradients ``b ⊙ ∂f/∂b`` of every layer that has a bias, by the name of the
+            layer, in the order of the forward pass: N×K×h×w after convolutions, N×K after dense
+            layers.
     """
 
     score: Tensor
@@ -39,30 +63,43 @@ class FullGradient:
     biases: dict[str, Tensor]
 
     def total(self) -> Tensor:
-        """The sum of all parts of each image, N numbers: `score`, up to rounding."""
+        """Sum of all parts of each image, N values: `score`, up to rounding."""
         return torch.stack([part.flatten(1).sum(1) for part in self.parts()]).sum(0)
 
     def parts(self) -> tuple[Tensor, ...]:
-        """The input's part, then those of the biases."""
+        """The part of the input, then those of the biases."""
         return (self.input, *self.biases.values())
 
 
 def fullgrad_parts(model: nn.Module, x: Tensor, target: Target) -> FullGradient:
-    """``f(x) = xᵀ ∇_x f + Σ_b b ∂f/∂b`` exactly: the score, taken apart.
+    """Exact decomposition of the score, ``f(x) = Σ_i x_i ∂f/∂x_i + Σ_b b ∂f/∂b``.
 
-    A bias is whatever an operation adds that does not depend on the image: that of convolutions and
-    dense layers, a BatchNorm's whole shift ``β - γ μ/σ``, and the ``-mean`` of a normalisation of
-    the image. An activation η other than ReLU has the implicit bias ``η(z) - η'(z) z``, where its
-    tangent meets the axis (``relu6``: 6 where it saturates), and a product ``a·b`` of two tensors
-    that depend on the image (a gate) has ``-a·b``. So the sum is exact for such nets too.
-    ``ValueError`` for operations beyond these.
-    Srinivas & Fleuret 2019, "Full-Gradient Representation for Neural Network Visualization".
+    Srinivas & Fleuret 2019. A bias is all that an operation adds independently of the image: the
+    bias of a convolution or dense layer, the whole shift ``β - γ μ/σ`` of a BatchNorm, and the
+    ``-mean`` of an image normalisation. Two kinds of operations have an implicit bias. An
+    activation η other than ReLU has ``η(z) - η'(z) z``, where its tangent meets the axis
+    (``relu6``: 6 where it saturates). A product ``a · b`` of two tensors that depend on the image
+    (a gate) has ``-a · b``. So the sum is exact for these networks, too.
+
+    Args:
+        model, x, target: as in `vislib.explain.gradients`.
+
+    Raises:
+        ValueError: the model uses an operation of another kind.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 5))
+    >>> parts = fullgrad_parts(model, torch.rand(2, 3, 4, 4), target=1)
+    >>> {name: tuple(part.shape) for name, part in parts.biases.items()}
+    {'0': (2, 4, 2, 2), '3': (2, 5)}
+    >>> torch.allclose(parts.total(), parts.score, atol=1e-6)
+    True
     """
-    families = [family for family in FAMILIES if family != "average"]  # these have no bias
+    # Averages have no bias.
+    families = [family for family in FAMILIES if family != "average"]
     parts: list[tuple[str, Tensor]] = []
 
     def collect(operation: Operation, signal: Tensor) -> tuple[Tensor, ...]:
-        bias = _added(operation)
+        bias = _bias_term(operation)
         if bias is not None:
             parts.append((label(operation), bias * signal))
         return operation.vjp(signal)
@@ -71,16 +108,16 @@ def fullgrad_parts(model: nn.Module, x: Tensor, target: Target) -> FullGradient:
         check_known(forward.others, "FullGrad", also=FAMILIES["average"])
         label = operation_labels(model)
         rules: dict[str, Any] = dict.fromkeys(families, collect)
-        (slope,) = forward.backward(**rules)
+        (grads,) = forward.backward(**rules)
         biases: dict[str, Tensor] = {}
         for name, part in reversed(parts):
-            same = sum(name == known.partition("#")[0] for known in biases)
-            biases[f"{name}#{same + 1}" if same else name] = part
-        return FullGradient(forward.y.detach(), x.detach() * slope, biases)
+            earlier = sum(name == known.partition("#")[0] for known in biases)
+            biases[f"{name}#{earlier + 1}" if earlier else name] = part
+        return FullGradient(forward.y.detach(), x.detach() * grads, biases)
 
 
-def _added(operation: Operation) -> Tensor | None:
-    """What an operation adds to a linear function of its inputs, in a shape to meet its output."""
+def _bias_term(operation: Operation) -> Tensor | None:
+    """Explicit or implicit bias of an operation, in a shape that broadcasts to its output."""
     z = operation.output.detach()
     match operation.family:
         case "convolution" | "dense":
@@ -90,34 +127,65 @@ def _added(operation: Operation) -> Tensor | None:
             return on_channels(affine_of(operation)[1], z)
         case "sum":
             return at_zero(operation) if is_shift(operation) else None
-        case "scale":  # a product: f - a ∂f/∂a - b ∂f/∂b
+        case "scale":
+            # A product f = a · b has the bias f - a ∂f/∂a - b ∂f/∂b = -f.
             return -z if image_factors(operation) > 1 else None
         case "activation" if operation.name not in ("relu", "leaky_relu", "prelu", "rrelu"):
-            (slope,) = operation.vjp(torch.ones_like(z))
-            return z - slope * operation.inputs[0].detach()
+            (derivative,) = operation.vjp(torch.ones_like(z))
+            return z - derivative * operation.inputs[0].detach()
     return None
+
+
+# --- Attribution map ------------------------------------------------------------------------------
 
 
 def fullgrad(
     model: nn.Module, x: Tensor, target: Target, *, rescale: Literal["map", "layer"] = "map"
 ) -> Tensor:
-    """FullGrad's picture ``ψ(x ⊙ ∇_x f) + Σ_layers Σ_maps ψ(b ⊙ ∂f/∂b)``, N×1×H×W, at least 0.
+    """FullGrad ``Σ_channels ψ(x ⊙ ∂f/∂x) + Σ_layers Σ_maps ψ(b ⊙ ∂f/∂b)``, with `psi` as ψ.
 
-    ψ takes absolute values, rescales linearly to [0, 1], and upsamples bilinearly to the image's
-    size; what comes out is summed over maps and layers. It is a picture only: the sum is no longer
-    the score (`fullgrad_parts` has it exactly). `rescale` each map by itself, as the paper writes
-    it, or all maps of a "layer" together, as its authors' code does. Dense layers have no places,
-    so their biases are left out.
-    Srinivas & Fleuret 2019.
+    Srinivas & Fleuret 2019. The values do not sum to the score: `fullgrad_parts` has the exact
+    decomposition. Dense layers have no positions, so their biases are left out.
+
+    Args:
+        model, x, target: as in `vislib.explain.gradients`.
+        rescale: ``"map"`` rescales each map by itself, as in the paper; ``"layer"`` all maps of a
+            layer together, as in the program of its authors.
+
+    Returns:
+        N×1×H×W, at least 0.
+
+    Raises:
+        ValueError: `rescale` is neither of the two, or the model uses an operation that
+            `fullgrad_parts` does not know.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 5))
+    >>> fullgrad(model, torch.rand(2, 3, 4, 4), target=1).shape
+    torch.Size([2, 1, 4, 4])
     """
     if rescale not in ("map", "layer"):
         raise ValueError(f"rescale must be 'map' or 'layer', got {rescale!r}")
-    dim = (2, 3) if rescale == "map" else (1, 2, 3)
-    parts = fullgrad_parts(model, x, target).parts()
+    dims = (2, 3) if rescale == "map" else (1, 2, 3)
     total = torch.zeros_like(x[:, :1])
-    for part in parts:
+    for part in fullgrad_parts(model, x, target).parts():
         if part.ndim == 4:
-            part = part.abs() - part.abs().amin(dim, keepdim=True)
-            part = part / part.amax(dim, keepdim=True).clamp(min=torch.finfo(part.dtype).tiny)
-            total += upsample(part, x.shape[-2:]).sum(dim=1, keepdim=True)
+            total += psi(part, x.shape[-2:], dims=dims).sum(dim=1, keepdim=True)
     return total
+
+
+def psi(part: Tensor, size: Sequence[int], *, dims: tuple[int, ...] = (2, 3)) -> Tensor:
+    """FullGrad's ψ: absolute values, rescaled to [0, 1], upsampled bilinearly, N×K×H×W.
+
+    Args:
+        part: N×K×h×w, for example the bias-gradients of a layer.
+        size: (height, width) of the result.
+        dims: dimensions that are rescaled together: (2, 3) for each map by itself, (1, 2, 3) for
+            all maps of the layer. Maps that are constant become 0.
+
+    >>> psi(torch.tensor([[[[-3.0, 1.0]]]]), (1, 2)).flatten().tolist()
+    [1.0, 0.0]
+    """
+    maps = part.abs()
+    maps = maps - maps.amin(dims, keepdim=True)
+    maps = maps / maps.amax(dims, keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
+    return upsample(maps, size)

@@ -1,16 +1,45 @@
-"""Explanations that send the class score back to the pixels.
+"""Gradient, deconvnet and guided backpropagation: the class score sent back to the pixels.
 
-One backward pass, three ways through a ReLU ``f = max(z, 0)`` with the signal ``R`` coming from
-above:
+Each method needs one forward and one backward pass. At every ReLU ``f = max(z, 0)`` the backward
+pass receives a signal ``R`` and passes on ``R_in``:
 
-    gradient          R_in = (f > 0) · R               Simonyan et al. 2014
-    deconvnet         R_in = (R > 0) · R               Zeiler & Fergus 2013
-    guided backprop   R_in = (f > 0) · (R > 0) · R     Springenberg et al. 2015
+    gradient           R_in = (f > 0) · R               Simonyan et al. 2014
+    deconvnet          R_in = (R > 0) · R               Zeiler & Fergus 2013
+    guided backprop    R_in = (f > 0) · (R > 0) · R     Springenberg et al. 2015
 
-All take ``model`` (N×C×H×W → N×K logits), ``x`` (N×C×H×W, as the model wants it: [0, 1] for nets of
-`vislib.nets`) and ``target`` (one class or N), and return the raw signed map on x's device. The
-model is left exactly as it was. All raise ``ValueError`` for images that are not finite N×C×H×W
-floats and for classes that the model does not have.
+Three more maps are functions of the gradient ``g = ∂y_c/∂x`` of the class score:
+
+    saliency           max |g| over the channels        Simonyan et al. 2014
+    sensitivity        g²                               Montavon et al. 2018
+    gradient × input   x · g                            Shrikumar et al. 2016
+
+A gradient says how the score would change. Gradient × input is also a decomposition of the score:
+for a network with ReLUs and no biases its values sum to ``y_c``. Sensitivity sums to ``‖g‖²``.
+
+All explanation methods of `vislib.explain` share three arguments:
+
+    model    a network that maps images N×C×H×W to logits N×K. It runs in evaluation mode and is
+             afterwards as it was, also after an exception.
+    x        the images, N×C×H×W, float and finite, in the range that the model expects: [0, 1] for
+             the networks of `vislib.nets`.
+    target   the target class: one class index for all images or N of them. A
+             `vislib.core.Contrast` of classes ("why A rather than B") and a
+             `vislib.core.Weighted` sum of logits are possible, too.
+
+They return a raw, signed attribution map on the device and in the dtype of `x`. They raise
+``ValueError`` if `x` is not a finite float tensor N×C×H×W, or if the model does not have the target
+class.
+
+References:
+    Simonyan, Vedaldi & Zisserman 2014, "Deep Inside Convolutional Networks: Visualising Image
+    Classification Models and Saliency Maps".
+    Zeiler & Fergus 2013, "Visualizing and Understanding Convolutional Networks".
+    Springenberg, Dosovitskiy, Brox & Riedmiller 2015, "Striving for Simplicity: The All
+    Convolutional Net".
+    Montavon, Samek & Müller 2018, "Methods for Interpreting and Understanding Deep Neural
+    Networks".
+    Shrikumar, Greenside, Shcherbina & Kundaje 2016, "Not Just a Black Box: Learning Important
+    Features Through Propagating Activation Differences".
 """
 
 from __future__ import annotations
@@ -18,76 +47,173 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from vislib.core import Operation, Target, one_forward
+from vislib.maps import channel_maximum
+
+# --- Backward rules -------------------------------------------------------------------------------
 
 
 def deconvnet_rule(operation: Operation, signal: Tensor) -> tuple[Tensor]:
-    """Pass what is positive on the way back, whatever the forward pass was."""
+    """Pass on the positive part of the signal, ``max(R, 0)``; the forward pass is not used."""
     return (signal.clamp(min=0),)
 
 
 def guided_rule(operation: Operation, signal: Tensor) -> tuple[Tensor, ...]:
-    """Pass what is positive on the way back, through the activation's own derivative."""
+    """Pass on the positive part of the signal, times the derivative: ``f'(z) · max(R, 0)``."""
     return operation.vjp(signal.clamp(min=0))
 
 
-def gradient(model: nn.Module, x: Tensor, target: Target) -> Tensor:
-    """``∂y_c/∂x``: how the class score changes with each pixel, N×C×H×W, signed.
+# --- Methods --------------------------------------------------------------------------------------
 
-    Simonyan, Vedaldi & Zisserman 2014, "Deep Inside Convolutional Networks".
+
+def gradient(model: nn.Module, x: Tensor, target: Target) -> Tensor:
+    """Gradient of the class score, ``∂y_c/∂x``.
+
+    Simonyan et al. 2014.
+
+    Args:
+        model, x, target: as explained at the top of this module.
+
+    Returns:
+        N×C×H×W, signed: how the score changes with each pixel.
+
+    Raises:
+        ValueError: `x` is not a batch of finite images, or the target class does not exist.
+
+    >>> import torch
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+    >>> x = torch.rand(1, 3, 2, 2)
+    >>> torch.equal(gradient(model, x, target=1).flatten(), model[1].weight[1])
+    True
     """
     with one_forward(model, x, target) as forward:
         return forward.backward()[0]
 
 
-def saliency(model: nn.Module, x: Tensor, target: Target, *, positive: bool = False) -> Tensor:
-    """Largest ``|∂y_c/∂x|`` over the channels, N×1×H×W, at least 0.
+def saliency(model: nn.Module, x: Tensor, target: Target) -> Tensor:
+    """Saliency map ``max_channel |∂y_c/∂x|``.
 
-    `positive` keeps only the pixels that raise the score when they grow: ``max(∂y_c/∂x, 0)``.
-    Simonyan, Vedaldi & Zisserman 2014.
+    Simonyan et al. 2014. `vislib.maps.positive_part` of the `gradient` keeps only the pixels that
+    raise the score when they become brighter.
+
+    Args:
+        model, x, target: as explained at the top of this module.
+
+    Returns:
+        N×1×H×W, at least 0.
+
+    Raises:
+        ValueError: `x` is not a batch of finite images, or the target class does not exist.
+
+    >>> import torch
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+    >>> saliency(model, torch.rand(2, 3, 2, 2), target=1).shape
+    torch.Size([2, 1, 2, 2])
     """
-    slope = gradient(model, x, target)
-    slope = slope.clamp(min=0) if positive else slope.abs()
-    return slope.amax(dim=1, keepdim=True)
+    return channel_maximum(gradient(model, x, target))
 
 
 def deconvnet(model: nn.Module, x: Tensor, target: Target) -> Tensor:
-    """The deconvnet's reconstruction, N×C×H×W, signed: backwards through ReLU, ``R_in = (R > 0) ·
-    R``.
+    """Reconstruction of a deconvnet: the backward pass with ``R_in = (R > 0) · R`` at every ReLU.
 
-    The forward ReLU gates are not used; pooling passes the signal to where the maximum was (the
-    "switches") and convolutions use their transposed filters, which is what autograd does for both.
-    An activation other than ReLU is treated alike: only the positive signal passes.
-    Zeiler & Fergus 2013, "Visualizing and Understanding Convolutional Networks".
+    Zeiler & Fergus 2013. The gates of the forward ReLUs are not used. Pooling passes the signal to
+    the position of the maximum (the "switches") and convolutions use their transposed filters; both
+    are what autograd does. The rule is the same for activations other than ReLU.
+
+    Args:
+        model, x, target: as explained at the top of this module.
+
+    Returns:
+        N×C×H×W, signed.
+
+    Raises:
+        ValueError: `x` is not a batch of finite images, the target class does not exist, or the
+            model calls no activation, so that the result would be the plain gradient.
+
+    >>> import torch
+    >>> model = nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(3, 1, bias=False))
+    >>> model[2].weight.data = torch.tensor([[-2.0, 3.0, 1.0]])
+    >>> x = torch.tensor([1.0, -1.0, 5.0]).view(1, 1, 1, 3)
+    >>> gradient(model, x, target=0).flatten().tolist()
+    [-2.0, 0.0, 1.0]
+    >>> deconvnet(model, x, target=0).flatten().tolist()
+    [0.0, 3.0, 1.0]
     """
     with one_forward(model, x, target, families=["activation"]) as forward:
         return forward.backward(activation=deconvnet_rule)[0]
 
 
 def guided_backprop(model: nn.Module, x: Tensor, target: Target) -> Tensor:
-    """Guided backpropagation, N×C×H×W, signed: ``R_in = (f > 0) · (R > 0) · R`` at every ReLU.
+    """Guided backpropagation: ``R_in = (f > 0) · (R > 0) · R`` at every ReLU.
 
-    For an activation other than ReLU its own derivative stands in place of the gate:
-    ``R_in = f'(z) · max(R, 0)``.
-    Springenberg et al. 2015, "Striving for Simplicity: The All Convolutional Net".
+    Springenberg et al. 2015. For another activation ``f(z)`` the derivative takes the place of the
+    gate: ``R_in = f'(z) · max(R, 0)``.
+
+    Args:
+        model, x, target: as explained at the top of this module.
+
+    Returns:
+        N×C×H×W, signed.
+
+    Raises:
+        ValueError: `x` is not a batch of finite images, the target class does not exist, or the
+            model calls no activation, so that the result would be the plain gradient.
+
+    >>> import torch
+    >>> model = nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(3, 1, bias=False))
+    >>> model[2].weight.data = torch.tensor([[-2.0, 3.0, 1.0]])
+    >>> x = torch.tensor([1.0, -1.0, 5.0]).view(1, 1, 1, 3)
+    >>> guided_backprop(model, x, target=0).flatten().tolist()
+    [0.0, 0.0, 1.0]
     """
     with one_forward(model, x, target, families=["activation"]) as forward:
         return forward.backward(activation=guided_rule)[0]
 
 
 def sensitivity(model: nn.Module, x: Tensor, target: Target) -> Tensor:
-    """``R_i = (∂f/∂x_i)²``, N×C×H×W, at least 0; each image's sums to ``‖∇f‖²``.
+    """Sensitivity ``R_i = (∂y_c/∂x_i)²``; the values of each image sum to ``‖∇y_c‖²``.
 
-    It answers what would make this a better example of the class, not what makes it one now.
-    Montavon et al. 2018, "Methods for Interpreting and Understanding Deep Neural Networks".
+    Montavon et al. 2018. The map shows which pixels would make the image a better example of the
+    class, not which pixels make it an example of the class now.
+
+    Args:
+        model, x, target: as explained at the top of this module.
+
+    Returns:
+        N×C×H×W, at least 0.
+
+    Raises:
+        ValueError: `x` is not a batch of finite images, or the target class does not exist.
+
+    >>> import torch
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+    >>> R = sensitivity(model, torch.rand(1, 3, 2, 2), target=1)
+    >>> torch.allclose(R.sum(), model[1].weight[1].square().sum())
+    True
     """
     return gradient(model, x, target).square()
 
 
 def gradient_x_input(model: nn.Module, x: Tensor, target: Target) -> Tensor:
-    """``R_i = x_i ∂f/∂x_i``, N×C×H×W, signed. A black pixel (0) gets nothing.
+    """Gradient × input ``R_i = x_i ∂y_c/∂x_i``.
 
-    Shrikumar et al. 2016, "Not Just a Black Box: Learning Important Features Through Propagating
-    Activation Differences".
+    Shrikumar et al. 2016. A pixel of value 0 (black) always has the relevance 0. For a network with
+    ReLUs and no biases the values of each image sum to its class score.
+
+    Args:
+        model, x, target: as explained at the top of this module.
+
+    Returns:
+        N×C×H×W, signed.
+
+    Raises:
+        ValueError: `x` is not a batch of finite images, or the target class does not exist.
+
+    >>> import torch
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 2, bias=False), nn.ReLU(), nn.Flatten(1))
+    >>> x = torch.rand(1, 3, 2, 2)
+    >>> R = gradient_x_input(model, x, target=1)
+    >>> torch.allclose(R.sum(), model(x)[0, 1], atol=1e-6)
+    True
     """
-    slope = gradient(model, x, target)
-    return x.detach() * slope
+    grads = gradient(model, x, target)
+    return x.detach() * grads

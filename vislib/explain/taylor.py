@@ -1,24 +1,61 @@
-"""Simple Taylor decomposition."""
+"""Simple Taylor decomposition: the class score, expanded around a point where it is zero.
+
+Let ``f = y_c`` be the class score and x̃ a **root point**, ``f(x̃) = 0``. To first order, the score
+of an image is a sum with one relevance for each pixel:
+
+    f(x) ≈ Σ_i R_i,    R_i = ∂f/∂x_i(x̃) · (x_i - x̃_i)
+
+For a linear f the sum is exact; otherwise the terms of higher order are missing. The result depends
+on the root point. `root_point` searches for one with Newton's method, as if f were linear:
+
+    x ← x - f(x) ∇f(x) / ‖∇f(x)‖²
+
+Gradient × input (`vislib.explain.gradients`) is the special case x̃ → 0 of a network with ReLUs and
+no biases. Layer-wise relevance propagation (`vislib.explain.lrp`) decomposes the score layer by
+layer instead. `model`, `x` and `target` are explained in `vislib.explain.gradients`.
+
+References:
+    Bach, Binder, Montavon, Klauschen, Müller & Samek 2015, "On Pixel-Wise Explanations for
+    Non-Linear Classifier Decisions by Layer-Wise Relevance Propagation".
+    Montavon, Samek & Müller 2018, "Methods for Interpreting and Understanding Deep Neural
+    Networks".
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from vislib.core import Target, check_images, one_forward
+from vislib.core import Target, check_images, constant_target, one_forward
 from vislib.explain.gradients import gradient
 
 
 def simple_taylor(
     model: nn.Module, x: Tensor, target: Target, root: Tensor | None = None
 ) -> Tensor:
-    """``R_i = ∂f/∂x_i(x̃) · (x_i - x̃_i)`` at a root point ``f(x̃) = 0``, N×C×H×W, signed.
+    """Simple Taylor decomposition ``R_i = ∂f/∂x_i(x̃) · (x_i - x̃_i)`` around a root point x̃.
 
-    `root` is x̃, of the shape of `x` or one that broadcasts to it (default: `root_point`'s). The sum
-    differs from ``f(x)`` by the terms of higher order. ``ValueError`` where no root is found.
-    Montavon et al. 2018; Bach et al. 2015.
+    Bach et al. 2015; Montavon et al. 2018.
+
+    Args:
+        model, x, target: as in `vislib.explain.gradients`.
+        root: the root points x̃, of the shape of `x` or one that broadcasts to it (default: those of
+            `root_point`). The score at these points is not checked.
+
+    Returns:
+        N×C×H×W, signed. The values of each image sum to its score up to terms of higher order.
+
+    Raises:
+        ValueError: `root` is None and `root_point` finds none for an image.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(27, 5))
+    >>> x = torch.rand(2, 3, 3, 3)
+    >>> R = simple_taylor(model, x, target=1)
+    >>> torch.allclose(R.sum(dim=(1, 2, 3)), model(x)[:, 1], rtol=1e-3, atol=1e-5)
+    True
     """
     x = check_images(x).detach()
+    target = constant_target(model, x, target)
     root = root_point(model, x, target) if root is None else root.detach().to(x).expand_as(x)
     return gradient(model, root, target) * (x - root)
 
@@ -32,32 +69,49 @@ def root_point(
     tolerance: float = 1e-4,
     box: tuple[float, float] | None = None,
 ) -> Tensor:
-    """A point x̃ near `x` with ``|f(x̃)| ≤ tolerance · |f(x)|``, for each image: N×C×H×W.
+    """Root points x̃ near the images, N×C×H×W, with ``|f(x̃)| ≤ tolerance · |f(x)|``.
 
-    Newton's method: go along the gradient to where the score would be 0 if the net were linear,
-    ``x ← x - f ∇f / ‖∇f‖²``, and again from there. Two points with scores of opposite sign have a
-    root between them, which bisection finds. The point is near, not the nearest, and need not look
-    like an image; `box` keeps the pixels within two values. ``ValueError`` names the images for
-    which `steps` steps found none.
+    Newton's steps are repeated from the new point. When two points with scores of opposite sign are
+    known, a root is between them, and bisection finds it. The root point is near the image, but not
+    necessarily the nearest one, and it need not look like an image.
+
+    Args:
+        model, x, target: as in `vislib.explain.gradients`.
+        steps: maximum number of steps.
+        tolerance: largest score of a root point, as a fraction of the score of its image.
+        box: smallest and largest value of a pixel in Newton's method (default: no limits).
+
+    Raises:
+        ValueError: no root point was found within `steps` steps; the message names the images.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(27, 5))
+    >>> x = torch.rand(2, 3, 3, 3)
+    >>> scores = model(root_point(model, x, target=1))[:, 1]
+    >>> bool((scores.abs() <= 1e-4 * model(x)[:, 1].abs()).all())
+    True
     """
-    x = check_images(x).detach()
-    above = below = torch.full_like(x, torch.nan)  # the last points with f > 0 and f ≤ 0
-    at, goal = x, None
+    point = check_images(x).detach()
+    target = constant_target(model, point, target)
+    # The last points with f > 0 and with f ≤ 0; NaN for an image without such a point so far.
+    above = below = torch.full_like(point, torch.nan)
+    limit = None
     for _ in range(steps):
-        with one_forward(model, at, target) as forward:
-            (slope,) = forward.backward()
-            y = forward.y.detach()
-        goal = tolerance * y.abs() if goal is None else goal
-        done = y.abs() <= goal
+        with one_forward(model, point, target) as forward:
+            (grads,) = forward.backward()
+            f = forward.y.detach()
+        limit = tolerance * f.abs() if limit is None else limit
+        done = f.abs() <= limit
         if done.all():
-            return at
-        above, below = at.where(_each(y > 0), above), at.where(_each(y <= 0), below)
+            return point
+        above = point.where(_per_image(f > 0), above)
+        below = point.where(_per_image(f <= 0), below)
         middle = (above + below) / 2
-        newton = at - slope * _each(y / slope.square().sum(dim=(1, 2, 3)))
+        newton = point - grads * _per_image(f / grads.square().sum(dim=(1, 2, 3)))
         newton = newton if box is None else newton.clamp(*box)
-        onward = middle.where(middle.isfinite(), newton)
-        at = at.where(_each(done), onward)
-        if not at.isfinite().all():  # a gradient of 0 leads nowhere
+        following = middle.where(middle.isfinite(), newton)
+        point = point.where(_per_image(done), following)
+        # Where the gradient is 0, Newton's step is infinite or NaN.
+        if not point.isfinite().all():
             break
     missing = ", ".join(str(i) for i in (~done).nonzero()[:, 0].tolist())
     raise ValueError(
@@ -66,6 +120,6 @@ def root_point(
     )
 
 
-def _each(v: Tensor) -> Tensor:
-    """One number per image, in a shape to meet N×C×H×W."""
-    return v.view(-1, 1, 1, 1)
+def _per_image(values: Tensor) -> Tensor:
+    """One value for each image, N, in a shape that broadcasts to N×C×H×W."""
+    return values.view(-1, 1, 1, 1)
