@@ -1,4 +1,4 @@
-"""Reading COCO's layout: masks against independent oracles, and a clear word for each fault."""
+"""Reading COCO's layout: masks against independent oracles, and a clear message for each fault."""
 
 import contextlib
 import copy
@@ -81,7 +81,7 @@ def changed(folder) -> Callable[..., Coco]:
     return change
 
 
-# ------------------------------------------------------------------------ what is there
+# --- What is there --------------------------------------------------------------------------------
 
 
 def test_opening_is_silent(folder, capsys):
@@ -129,12 +129,12 @@ def test_image_and_path(folder):
 def test_image_keeps_the_stored_pixel_grid(folder):
     coco = Coco(folder, "val")
     exif = Image.Exif()
-    exif[0x0112] = 6  # a quarter turn: the masks do not turn with it
+    exif[0x0112] = 6  # a quarter turn, which the masks do not follow
     Image.new("RGB", (WIDTH, HEIGHT)).save(coco.path(1), exif=exif)
     assert coco.image(1).size == (WIDTH, HEIGHT)
 
 
-def test_files_may_lie_in_subfolders_with_either_separator(changed):
+def test_files_may_be_in_subfolders_with_either_separator(changed):
     coco = changed("images", 2, file_name="park\\north/1.png")
     assert coco.path(1) == coco.folder / "val" / "park" / "north" / "1.png"
 
@@ -171,7 +171,7 @@ def test_run_length_masks(changed, seed):
         assert np.array_equal(coco.mask(2, "dog"), mask)
 
 
-# -------------------------------------------------------------------- faults at opening
+# --- Faults at opening ----------------------------------------------------------------------------
 
 
 def test_missing_folder_names_the_layout(tmp_path):
@@ -179,7 +179,7 @@ def test_missing_folder_names_the_layout(tmp_path):
         Coco(tmp_path / "nowhere", "val")
 
 
-def test_missing_split_names_those_that_are_there(folder):
+def test_missing_split_names_the_available_ones(folder):
     with pytest.raises(InputError, match=r"no file .*instances_train\.json.*the splits: val\."):
         Coco(folder, "train")
 
@@ -192,7 +192,7 @@ def test_truncated_json(folder, keep):
         Coco(folder, "val")
 
 
-def test_json_that_is_no_object(folder):
+def test_json_that_is_not_an_object(folder):
     (folder / "annotations" / "instances_val.json").write_text("[1, 2]")
     with pytest.raises(InputError, match="a JSON object, but holds a list"):
         Coco(folder, "val")
@@ -231,26 +231,26 @@ def test_missing_or_odd_key(folder, part, key):
 
 
 @pytest.mark.parametrize("part", ["images", "annotations", "categories"])
-def test_two_entries_of_one_id(changed, folder, part):
+def test_two_entries_with_one_id(changed, folder, part):
     number = small()[part][0]["id"]
     with pytest.raises(InputError, match=f"several entries of '{part}' have the id {number}"):
         changed(part, 1, id=number)
 
 
 @pytest.mark.parametrize("number", [2**63, 1.0, True, "1"])
-def test_an_id_is_a_whole_number_that_tables_can_hold(changed, number):
+def test_an_id_is_a_whole_number_of_64_bits(changed, number):
     with pytest.raises(InputError, match=f"entry 0 of 'images' has {number!r} as its 'id'"):
         changed("images", 0, id=number)
 
 
-def test_an_object_of_an_unknown_category_is_not_missed_in_silence(changed):
+def test_an_object_of_an_unknown_category_is_reported(changed):
     with pytest.raises(InputError, match="has category_id 999, not listed under 'categories'"):
         changed("annotations", 0, category_id=999)
 
 
 @pytest.mark.parametrize("crowd", ["0", 2, [0]])
-def test_whether_it_is_a_crowd_has_to_be_clear(changed, crowd):
-    with pytest.raises(InputError, match=r"iscrowd .*; it has to be 0 or 1"):
+def test_iscrowd_must_be_0_or_1(changed, crowd):
+    with pytest.raises(InputError, match=r"iscrowd .*; it must be 0 or 1"):
         changed("annotations", 0, iscrowd=crowd)
 
 
@@ -260,23 +260,23 @@ def test_licences_may_be_null(folder):
     assert Coco(folder, "val").licence(1) == "unknown"
 
 
-def test_json_of_endless_brackets(folder):
+def test_json_with_too_many_brackets(folder):
     (folder / "annotations" / "instances_val.json").write_text("[" * 200_000)
     with pytest.raises(InputError, match="is damaged or cut short"):
         Coco(folder, "val")
 
 
-def test_a_home_that_nobody_has():
+def test_home_folder_of_an_unknown_user():
     with pytest.raises(InputError, match=r"no home folder for ~no-such-user.x"):
         Coco("~no-such-user/x", "val")
 
 
-def test_two_categories_of_one_name(changed):
+def test_two_categories_with_one_name(changed):
     with pytest.raises(InputError, match="several categories with the name 'cat'"):
         changed("categories", 0, name="cat")
 
 
-# ------------------------------------------------- faults of one image, when it is used
+# --- Faults of one image, when it is used ---------------------------------------------------------
 
 
 def test_unknown_category_gives_the_nearest(folder):
@@ -321,16 +321,16 @@ def test_category_that_is_not_in_the_image(folder):
         "\\\\host\\share\\x.png",
     ],
 )
-def test_file_name_that_escapes(changed, name):
+def test_file_name_that_leads_out_of_the_folder(changed, name):
     coco = changed("images", 2, file_name=name)
     for use in (coco.path, coco.image):
         with pytest.raises(InputError, match="leads out of"):
             use(1)
-    assert coco.image(2).size == (WIDTH, HEIGHT)  # the others are as good as before
+    assert coco.image(2).size == (WIDTH, HEIGHT)  # the other images can still be used
 
 
 @pytest.mark.parametrize("name", [None, "", 7, "a\0.png", "\ud800.png"])
-def test_file_name_that_is_none(changed, name):
+def test_file_name_that_cannot_be_used(changed, name):
     with pytest.raises(InputError, match="no usable file_name"):
         changed("images", 2, file_name=name).path(1)
 
@@ -387,7 +387,7 @@ def test_annotation_without_the_key(folder):
         7,
     ],
 )
-def test_polygon_that_is_none(changed, polygon):
+def test_malformed_polygon(changed, polygon):
     coco = changed("annotations", 3, segmentation=[*SQUARE, polygon])
     with pytest.raises(InputError, match=r"annotation 13 .* polygon .* at least three points"):
         coco.mask(2, "dog")
@@ -407,14 +407,14 @@ def test_polygon_that_covers_no_pixel(changed):
 
 
 @pytest.mark.parametrize("far", [1e9, 10**400])
-def test_polygon_with_a_wild_corner(changed, far):
+def test_polygon_with_a_corner_far_outside(changed, far):
     with pytest.raises(InputError, match="reaches far out"):
         changed("annotations", 3, segmentation=[[1, 1, far, 5, 9, 9]]).mask(2, "dog")
 
 
 def test_run_lengths_of_another_size(changed):
     outline = {"size": [WIDTH, HEIGHT], "counts": [HEIGHT * WIDTH]}
-    with pytest.raises(InputError, match=r"a mask of size \[40, 30\], its image is \[30, 40\]"):
+    with pytest.raises(InputError, match=r"a mask of size \[40, 30\], but its image is \[30, 40\]"):
         changed("annotations", 3, segmentation=outline).mask(2, "dog")
 
 
@@ -430,20 +430,20 @@ def test_damaged_run_lengths(changed, counts):
 
 
 def test_any_damage_is_an_input_error_or_harmless(folder):
-    """Put nonsense at every place of the file in turn: nothing but `InputError` comes out."""
+    """Any wrong value at any position of the file raises nothing but `InputError`."""
     nonsense = (None, -1, "x", [], {}, [[]], 1e300, True)
 
-    def places(value: Any, path: tuple = ()) -> list[tuple]:
+    def positions(value: Any, path: tuple = ()) -> list[tuple]:
         inner = value.items() if isinstance(value, dict) else enumerate(value)
-        found = []
+        paths = []
         for key, item in inner:
-            found.append((*path, key))
+            paths.append((*path, key))
             if isinstance(item, dict | list):
-                found += places(item, (*path, key))
-        return found
+                paths += positions(item, (*path, key))
+        return paths
 
     whole = small()
-    for path in places(whole):
+    for path in positions(whole):
         for value in nonsense:
             data = copy.deepcopy(whole)
             target: Any = data
@@ -462,7 +462,7 @@ def test_any_damage_is_an_input_error_or_harmless(folder):
                             assert coco.mask(image_id, category).any()
 
 
-# ---------------------------------------------------------------------- ImageNet's classes
+# --- ImageNet's classes ---------------------------------------------------------------------------
 
 
 def shipped_table() -> dict[str, Any]:
@@ -472,7 +472,7 @@ def shipped_table() -> dict[str, Any]:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def test_the_names_beside_the_indices_are_torchvisions():
+def test_the_comments_of_the_table_are_torchvisions_names():
     from torchvision.models._meta import _IMAGENET_CATEGORIES as CLASSES
 
     table = shipped_table()
@@ -480,8 +480,8 @@ def test_the_names_beside_the_indices_are_torchvisions():
         assert table[f"_{name}"] == ", ".join(CLASSES[i] for i in indices), name
 
 
-def test_the_table_in_a_few_words():
-    """What a person would say of some of the classes, among them the traps."""
+def test_the_table_has_the_right_classes():
+    """Classes that a person would choose, among them names that mislead."""
     from torchvision.models._meta import _IMAGENET_CATEGORIES as CLASSES
 
     names = {k: [CLASSES[i] for i in v] for k, v in imagenet_targets().items()}
@@ -502,7 +502,7 @@ def test_a_class_belongs_to_one_category():
     assert len(indices) == len(set(indices))
 
 
-def test_class_table_of_the_users_own(tmp_path):
+def test_class_table_from_a_file(tmp_path):
     file = tmp_path / "table.json"
     file.write_text('{"_comment": "mine", "airplane": [404, 895], "dog": [151]}')
     assert imagenet_targets(file) == {"airplane": (404, 895), "dog": (151,)}
@@ -536,7 +536,7 @@ def test_missing_class_table(tmp_path):
         imagenet_targets(tmp_path / "table.json")
 
 
-# --------------------------------------------------------------------------- the real COCO
+# --- The real COCO --------------------------------------------------------------------------------
 
 
 @pytest.mark.real
@@ -553,8 +553,8 @@ def test_real_images_and_masks():
         width, height = coco.image(image_id).size
         assert coco.size(image_id) == (height, width)
         for category in coco.objects(image_id):
-            wanted = peer.getAnnIds(image_id, coco.categories[category], iscrowd=False)
-            masks = [peer.annToMask(a) for a in peer.loadAnns(wanted)]
+            numbers = peer.getAnnIds(image_id, coco.categories[category], iscrowd=False)
+            masks = [peer.annToMask(a) for a in peer.loadAnns(numbers)]
             assert np.array_equal(coco.mask(image_id, category), np.any(masks, axis=0))
     for category, number in coco.categories.items():
         kept = {

@@ -7,7 +7,7 @@ import doctest
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from functools import partial
+from functools import partial, update_wrapper
 from typing import Any
 
 import numpy as np
@@ -76,7 +76,7 @@ def two_bim_steps(model: nn.Module, x: Tensor, target: core.Target) -> Tensor:
     return attacks.bim(model, x, target, epsilon=0.03, steps=2)
 
 
-# Settings that take less time than those of the registry. Score-CAM takes one forward pass for each
+# Settings that take less time than those of the registry, or round less. Score-CAM takes one forward pass for each
 # feature map, and the deconvnet of a unit needs a chain of modules: they have tests of their own.
 QUICK: dict[str, Callable[..., Tensor]] = {
     "simple_taylor": taylor_at_grey,
@@ -84,9 +84,13 @@ QUICK: dict[str, Callable[..., Tensor]] = {
     "integrated_gradients": two_steps,
     "shapley": shapley_few,
     "occlusion": occlusion_of_quarters,
+    # A larger ε, because rounding errors are divided by denominators near 0.
+    "lrp_epsilon": update_wrapper(partial(lrp, rule="epsilon", epsilon=0.01), lrp),
 }
 METHODS: dict[str, Callable[..., Tensor]] = {
-    name: QUICK.get(name, partial(method.function, **method.options))
+    name: QUICK.get(
+        name, update_wrapper(partial(method.function, **method.options), method.function)
+    )
     for name, method in methods.METHODS.items()
     if not method.control and name not in ("score_cam", "unit_deconvnet")
 } | {"lrp_box": lrp_box, "bim": two_bim_steps}

@@ -1,4 +1,4 @@
-"""Fetching COCO from a server on the loopback interface that behaves, or does not."""
+"""Fetching COCO from a server on the loopback interface that can misbehave."""
 
 import http.server
 import io
@@ -23,7 +23,7 @@ ZIP = "/annotations/annotations_trainval2017.zip"
 DOG, ZEBRA = 18, 24
 
 
-def picture(number: int, *, size: tuple[int, int] = (WIDTH, HEIGHT)) -> bytes:
+def jpeg(number: int, *, size: tuple[int, int] = (WIDTH, HEIGHT)) -> bytes:
     buffer = io.BytesIO()
     noise = np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(noise).save(buffer, "JPEG")
@@ -67,12 +67,12 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
-        self.files = {f"/val2017/{i:012}.jpg": picture(i) for i in range(1, 7)}
+        self.files = {f"/val2017/{i:012}.jpg": jpeg(i) for i in range(1, 7)}
         self.files[ZIP] = annotations_zip()
         self.asked: list[tuple[str, int]] = []
         self.knows_ranges = True
         self.breaks: dict[str, int] = {}  # path → how often to hang up half-way
-        self.status: dict[str, list[int]] = {}  # path → the answers to give first
+        self.status: dict[str, list[int]] = {}  # path → the status codes to send first
         self.headers: dict[str, str] = {}  # to send with every answer
 
     def images_asked(self) -> list[int]:
@@ -149,14 +149,14 @@ FETCHED = [
 ]
 
 
-# ------------------------------------------------------------------------ all goes well
+# --- All goes well --------------------------------------------------------------------------------
 
 
 def test_fetches_the_annotations_and_only_the_images_needed(server, tmp_path):
     coco = run(server, tmp_path)
     assert present(tmp_path) == FETCHED
     assert coco.file.read_bytes() == annotations()
-    assert coco.path(1).read_bytes() == picture(1)
+    assert coco.path(1).read_bytes() == jpeg(1)
     assert coco.images_with("dog") == [1, 2, 3, 4]
     # zebra's image 4 shows a dog too, and is the third: the first two are the same as before
     assert coco.images_with("dog", present_only=True) == [1, 2, 4]
@@ -164,7 +164,7 @@ def test_fetches_the_annotations_and_only_the_images_needed(server, tmp_path):
     assert Coco(tmp_path, "val2017").mask(4, "zebra").sum() == 18 * 18
 
 
-def test_a_second_run_asks_for_nothing_and_needs_no_network(server, tmp_path):
+def test_a_second_run_sends_no_request(server, tmp_path):
     run(server, tmp_path)
     server.asked.clear()
     run(server, tmp_path)
@@ -186,12 +186,12 @@ def test_another_split_uses_the_same_zip(server, tmp_path):
     assert server.asked == []
 
 
-def test_fewer_images_than_wanted_are_all_fetched(server, tmp_path):
+def test_fewer_images_than_per_category_are_all_fetched(server, tmp_path):
     run(server, tmp_path, "zebra", per_category=100)
     assert server.images_asked() == [4, 5, 6]
 
 
-# --------------------------------------------------------------------- stopped and continued
+# --- Stopped and continued ------------------------------------------------------------------------
 
 
 def test_zip_that_breaks_off_is_continued_in_the_same_run(server, tmp_path):
@@ -203,9 +203,9 @@ def test_zip_that_breaks_off_is_continued_in_the_same_run(server, tmp_path):
     assert (tmp_path / ZIP[1:]).read_bytes() == server.files[ZIP]
 
 
-def test_zip_that_keeps_breaking_off_is_continued_by_the_next_run(server, tmp_path):
+def test_zip_that_keeps_breaking_off_is_resumed_by_the_next_run(server, tmp_path):
     server.breaks[ZIP] = download.TRIES
-    with pytest.raises(InputError, match=r"Are you offline.* is kept; the same command continues"):
+    with pytest.raises(InputError, match=r"Are you offline.* are kept; the same command continues"):
         run(server, tmp_path)
     assert present(tmp_path) == ["annotations_trainval2017.zip.part"]
     kept = (tmp_path / f"{ZIP[1:]}.part").stat().st_size
@@ -216,7 +216,7 @@ def test_zip_that_keeps_breaking_off_is_continued_by_the_next_run(server, tmp_pa
     assert present(tmp_path) == FETCHED
 
 
-def test_server_without_ranges_starts_anew(server, tmp_path):
+def test_without_ranges_the_download_starts_again(server, tmp_path):
     server.knows_ranges = False
     server.breaks[ZIP] = 2
     run(server, tmp_path)
@@ -236,7 +236,7 @@ def test_a_part_that_was_complete_is_used(server, tmp_path):
 def test_image_that_breaks_off_is_continued(server, tmp_path):
     server.breaks["/val2017/000000000002.jpg"] = 2
     coco = run(server, tmp_path)
-    assert coco.path(2).read_bytes() == picture(2)
+    assert coco.path(2).read_bytes() == jpeg(2)
 
 
 def test_stopped_by_the_user(server, tmp_path, monkeypatch):
@@ -259,19 +259,19 @@ def test_stopped_by_the_user(server, tmp_path, monkeypatch):
     assert present(tmp_path) == FETCHED
 
 
-def test_server_error_that_passes(server, tmp_path):
+def test_temporary_server_error(server, tmp_path):
     server.status["/val2017/000000000001.jpg"] = [503, 500]
     run(server, tmp_path)
     assert present(tmp_path) == FETCHED
 
 
-# ----------------------------------------------------------------------------- bad answers
+# --- Bad answers ----------------------------------------------------------------------------------
 
 
 def damaged_answers() -> dict[str, bytes | None]:
     return {
-        "cut short": picture(2)[:500],
-        r"24×20 .*says 24×32": picture(2, size=(20, HEIGHT)),
+        "cut short": jpeg(2)[:500],
+        r"24×20 .*says 24×32": jpeg(2, size=(20, HEIGHT)),
         "not an image": b"<html>log in to the hotel's network</html>",
         "empty": b"",
         "404": None,
@@ -299,11 +299,11 @@ def test_one_bad_image_does_not_stop_the_others(server, tmp_path, message):
 @pytest.mark.parametrize("damage", ["cut short", "of another size"])
 def test_damaged_image_on_disk_is_fetched_again(server, tmp_path, damage):
     coco = run(server, tmp_path)
-    coco.path(1).write_bytes(picture(1)[:300] if damage == "cut short" else picture(1, size=(8, 8)))
+    coco.path(1).write_bytes(jpeg(1)[:300] if damage == "cut short" else jpeg(1, size=(8, 8)))
     server.asked.clear()
     run(server, tmp_path)
     assert server.images_asked() == [1]
-    assert coco.path(1).read_bytes() == picture(1)
+    assert coco.path(1).read_bytes() == jpeg(1)
 
 
 def bad_zips() -> dict[str, bytes]:
@@ -318,7 +318,7 @@ def bad_zips() -> dict[str, bytes]:
 @pytest.mark.parametrize("kind", bad_zips())
 def test_damaged_zip_is_not_kept(server, tmp_path, kind):
     good, server.files[ZIP] = server.files[ZIP], bad_zips()[kind]
-    with pytest.raises(InputError, match=r"trainval2017\.zip came damaged"):
+    with pytest.raises(InputError, match=r"download of .*trainval2017\.zip is damaged"):
         run(server, tmp_path)
     assert present(tmp_path) == []
     server.files[ZIP] = good
@@ -333,11 +333,11 @@ def test_zip_without_the_split(server, tmp_path):
     assert present(tmp_path) == ["annotations_trainval2017.zip"]
 
 
-@pytest.mark.parametrize("place", [8, 10])  # how it is packed, and whether with a password
-def test_zip_with_a_wrong_bit_in_a_header(server, tmp_path, place):
+@pytest.mark.parametrize("offset", [8, 10])  # how it is packed, and whether with a password
+def test_zip_with_a_wrong_bit_in_a_header(server, tmp_path, offset):
     for start in (b"PK\x03\x04", b"PK\x01\x02"):
         damaged = bytearray(annotations_zip())
-        damaged[damaged.index(start) + place] ^= 1
+        damaged[damaged.index(start) + offset] ^= 1
         archive = tmp_path / "annotations" / "annotations_trainval2017.zip"
         archive.parent.mkdir(exist_ok=True)
         archive.write_bytes(damaged)
@@ -348,17 +348,17 @@ def test_zip_with_a_wrong_bit_in_a_header(server, tmp_path, place):
         (archive.parent / "instances_val2017.json").unlink(missing_ok=True)
 
 
-def test_damaged_annotations_on_disk_say_what_to_do(server, tmp_path):
+def test_damaged_annotations_on_disk_have_a_remedy(server, tmp_path):
     run(server, tmp_path)
     (tmp_path / "annotations" / "instances_val2017.json").write_text("{")
-    with pytest.raises(InputError, match="get it again: delete it, and the same command does so"):
+    with pytest.raises(InputError, match="get it again: delete the file and run the same command"):
         run(server, tmp_path)
     (tmp_path / "annotations" / "instances_val2017.json").unlink()
     run(server, tmp_path)
     assert present(tmp_path) == FETCHED
 
 
-def test_the_rest_of_a_file_has_to_begin_where_it_broke_off(server, tmp_path):
+def test_the_rest_of_a_file_must_begin_where_it_broke_off(server, tmp_path):
     run(server, tmp_path)
     image = tmp_path / "val2017" / "000000000001.jpg"
     part = image.with_name(image.name + ".part")
@@ -368,10 +368,10 @@ def test_the_rest_of_a_file_has_to_begin_where_it_broke_off(server, tmp_path):
     server.asked.clear()
     run(server, tmp_path)
     assert [start for _, start in server.asked] == [100, 0]
-    assert image.read_bytes() == picture(1)
+    assert image.read_bytes() == jpeg(1)
 
 
-def test_a_length_that_is_no_number(server, tmp_path):
+def test_a_length_that_is_not_a_number(server, tmp_path):
     server.headers["Content-Length"] = "long"
     run(server, tmp_path)
     assert present(tmp_path) == FETCHED
@@ -390,7 +390,7 @@ def test_wrong_host(server, tmp_path):
         run(server, tmp_path)
 
 
-# ------------------------------------------------------------------- offline, wrong arguments
+# --- Offline, wrong arguments ---------------------------------------------------------------------
 
 
 def test_offline(server, tmp_path):

@@ -1,4 +1,4 @@
-"""Loading, converting and resizing images: every kind of file that a learner may bring."""
+"""Loading, converting and resizing images: every kind of file that a learner may use."""
 
 import functools
 import http.server
@@ -41,7 +41,7 @@ def pixels(path: Path, **options: bool) -> np.ndarray:
     return np.asarray(load_pil(path, **options))
 
 
-# ---------------------------------------------------------------------- kinds of image
+# --- Kinds of image -------------------------------------------------------------------------------
 
 
 def test_rgb_is_loaded_as_it_is(tmp_path):
@@ -111,10 +111,10 @@ def test_cmyk(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
-def test_unknown_white_is_refused(tmp_path, mode):
+def test_unknown_level_of_white_is_refused(tmp_path, mode):
     image = Image.fromarray((GREY * 1000.0).astype(np.int32 if mode == "I" else np.float32))
     path = save(image, tmp_path / "depth.tif")
-    with pytest.raises(InputError, match=r"depth\.tif has .* white is unknown"):
+    with pytest.raises(InputError, match=r"depth\.tif has .* the level of white is unknown"):
         load_image(path)
 
 
@@ -149,7 +149,7 @@ def test_one_pixel(tmp_path):
     assert torch.allclose(load_image(path).flatten(), torch.tensor([1.0, 0.0, 0.2]))
 
 
-# ------------------------------------------------------------------------------ errors
+# --- Errors ---------------------------------------------------------------------------------------
 
 
 def test_missing_file_folder_and_empty_file(tmp_path):
@@ -162,21 +162,21 @@ def test_missing_file_folder_and_empty_file(tmp_path):
         load_image(tmp_path / "empty.png")
 
 
-def test_names_that_no_system_takes():
+def test_paths_that_cannot_exist():
     with pytest.raises(InputError, match="there is no home folder for ~no-such-user"):
         load_image("~no-such-user/a.png")
     with pytest.raises(InputError, match=r"cannot be read|there is no file"):
         load_image("a" * 5000)
 
 
-def test_an_image_that_may_not_be_read(tmp_path, monkeypatch):
+def test_an_image_without_permission_to_read(tmp_path, monkeypatch):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
 
     def refused(file):
         raise PermissionError(13, "Permission denied", str(file))
 
     monkeypatch.setattr(Image, "open", refused)  # root may read everything
-    with pytest.raises(InputError, match=r"a\.png may not be read"):
+    with pytest.raises(InputError, match=r"a\.png cannot be read \(Permission denied\)"):
         load_image(tmp_path / "a.png")
 
 
@@ -200,7 +200,7 @@ def test_not_an_image(tmp_path):
     ],
 )
 def test_truncated_is_refused_and_never_padded(tmp_path, kind, options):
-    """Whatever the place of the cut: an error, or every pixel as it was."""
+    """A file that is cut anywhere gives an error, or all pixels unchanged."""
     buffer = io.BytesIO()
     Image.fromarray(PHOTO).save(buffer, kind, **options)
     whole = buffer.getvalue()
@@ -217,7 +217,7 @@ def test_truncated_is_refused_and_never_padded(tmp_path, kind, options):
             refused += 1
         else:
             assert np.array_equal(loaded, expected), f"cut at byte {cut} of {len(whole)}"
-    assert refused >= len(cuts) - 32  # only a cut in the last bytes may do no harm
+    assert refused >= len(cuts) - 32  # only a cut in the last bytes may be harmless
 
 
 def test_damaged_bytes_give_an_input_error_or_an_image(tmp_path):
@@ -250,7 +250,7 @@ def test_huge_is_refused_before_decoding(tmp_path, width, height):
         load_image(path)
 
 
-# ------------------------------------------------------------------------------ addresses
+# --- Addresses ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -274,7 +274,7 @@ def test_image_from_an_address(tmp_path, site):
     assert torch.equal(load_image(f"{site}/photo.png"), load_image(tmp_path / "photo.png"))
 
 
-def test_addresses_that_give_no_image(tmp_path, site):
+def test_addresses_without_an_image(tmp_path, site):
     (tmp_path / "empty.png").touch()
     (tmp_path / "page.png").write_text("<html>")
     with pytest.raises(InputError, match=r"404.*check the address"):
@@ -289,13 +289,13 @@ def test_offline(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
-        with pytest.raises(InputError, match=r"network, or save the picture"):
+        with pytest.raises(InputError, match=r"network, or save the image"):
             load_image(f"http://127.0.0.1:{closed.getsockname()[1]}/photo.png")
     with pytest.raises(InputError, match="check the address"):
         load_image("http://")
 
 
-# ------------------------------------------------------------------ tensors, sizes, names
+# --- Tensors, sizes, names ------------------------------------------------------------------------
 
 
 def test_to_pil_is_the_inverse_of_to_tensor():
@@ -313,7 +313,7 @@ def test_to_pil_takes_a_tensor_with_a_gradient():
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), float("inf")])
-def test_to_pil_refuses_what_is_not_an_image(value):
+def test_to_pil_refuses_values_outside_0_to_1(value):
     with pytest.raises(InputError, match=r"values in \[0, 1\]"):
         to_pil(torch.full((3, 2, 2), value))
 
@@ -351,7 +351,7 @@ def test_centre_crop():
     )
 
 
-def test_sizes_that_make_no_sense():
+def test_impossible_sizes():
     image = Image.fromarray(PHOTO)
     with pytest.raises(InputError, match="cannot crop 49×49 out of an image of 48×64"):
         centre_crop(image, 49)
@@ -364,17 +364,17 @@ def test_nearest_names():
     assert nearest("xyz", ["zebra", "dog"]) == "known are: zebra, dog"
 
 
-def test_turn_and_zoom_against_scipy_and_quarter_turns():
+def test_rotate_and_zoom_agrees_with_scipy_and_rot90():
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(2, 3, 24, 24, generator=generator)
     quarter = torch.tensor([torch.pi / 2, -torch.pi / 2])
     turned = rotate_and_zoom(x, quarter, 1.0)
     expected = torch.stack([torch.rot90(x[0], 1, (1, 2)), torch.rot90(x[1], -1, (1, 2))])
     torch.testing.assert_close(turned, expected, atol=1e-5, rtol=0)
-    # Half as much of the picture, against scipy about the same middle; smooth, not square.
+    # Half of the image, against scipy about the same centre; the image is smooth and not square.
     y = torch.nn.functional.avg_pool2d(torch.rand(1, 1, 40, 60, generator=generator), 5, 1, 2)
     angle, middle = 0.3, np.array([19.5, 29.5])
     matrix = 0.5 * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    found = affine_transform(y[0, 0].numpy(), matrix, middle - matrix @ middle, order=1)
-    mine = rotate_and_zoom(y, torch.tensor(angle), 0.5)[0, 0]
-    torch.testing.assert_close(mine, torch.as_tensor(found), atol=1e-5, rtol=0)
+    expected = affine_transform(y[0, 0].numpy(), matrix, middle - matrix @ middle, order=1)
+    actual = rotate_and_zoom(y, torch.tensor(angle), 0.5)[0, 0]
+    torch.testing.assert_close(actual, torch.as_tensor(expected), atol=1e-5, rtol=0)

@@ -1,4 +1,4 @@
-"""Every net by one name: the shipped ones work offline, bad names and files are explained."""
+"""Networks by name: the shipped ones work offline, errors explain bad names and files."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ POCKET = sorted(nets.POCKET_NETS)
 
 @pytest.fixture(scope="module")
 def unseen() -> tuple[torch.Tensor, torch.Tensor]:
-    """Scenes of a seed that nothing was trained or chosen on."""
+    """Scenes of a seed that was not used for any training or choice."""
     images, labels = pocket.training_scenes(400, seed=777_777)
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(labels)
 
 
 @pytest.mark.parametrize("name", POCKET)
-def test_a_course_net_knows_unseen_scenes(
+def test_a_pocket_network_is_accurate_on_unseen_scenes(
     name: str, unseen: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
     images, labels = unseen
@@ -34,7 +34,7 @@ def test_a_course_net_knows_unseen_scenes(
 
 
 @pytest.mark.parametrize("name", POCKET)
-def test_a_course_net_is_small_and_ready(name: str) -> None:
+def test_a_pocket_network_is_small_and_ready(name: str) -> None:
     model = nets.load(name)
     assert model.name == name and model.input_size == 128
     assert model.classes == tuple(category.name for category in pocket.CATEGORIES)
@@ -81,7 +81,7 @@ def test_gmp_net_is_the_gap_nets_twin_with_the_maximum() -> None:
         {key: card[key] for key in ("epochs", "scenes", "seed", "bfloat16")}
         for card in map(nets.card, ("pocket_gmp", "pocket_gap"))
     ]
-    assert settings[0] == settings[1], "trained alike, or they may not be compared"
+    assert settings[0] == settings[1], "the same training, or they cannot be compared"
     x = torch.rand(1, 3, 128, 160, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         maps = model.net.features(model.normalize(x))
@@ -142,7 +142,7 @@ def test_an_unknown_name_suggests_the_nearest(wrong: str, nearest: str) -> None:
     assert wrong in str(error.value)
 
 
-def test_no_network_says_which_file_is_wanted(
+def test_without_connection_the_message_names_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreachable(*args: object, **kwargs: object) -> None:
@@ -165,7 +165,7 @@ def test_a_broken_download_is_explained(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 class TestWeightFiles:
-    """What `load_weights` says about files that it should not or cannot use."""
+    """The errors of `load_weights` for files that it should not or cannot use."""
 
     net = nets.load("pocket_squeezenet", weights=False).net
 
@@ -185,19 +185,19 @@ class TestWeightFiles:
             nets.load_weights(self.net, path)
         assert not harm.exists()
 
-    @pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
-    def test_a_truncated_file(self, tmp_path: Path, share: float) -> None:
+    @pytest.mark.parametrize("fraction", [0.0, 0.3, 0.999])
+    def test_a_truncated_file(self, tmp_path: Path, fraction: float) -> None:
         save_file(self.net.state_dict(), tmp_path / "whole")
         content = (tmp_path / "whole").read_bytes()
-        (tmp_path / "part.safetensors").write_bytes(content[: int(share * len(content))])
-        with pytest.raises(nets.WeightsError, match="no complete safetensors"):
+        (tmp_path / "part.safetensors").write_bytes(content[: int(fraction * len(content))])
+        with pytest.raises(nets.WeightsError, match="not a valid safetensors file"):
             nets.load_weights(self.net, tmp_path / "part.safetensors")
 
     def test_a_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(nets.WeightsError, match="vislib train pocket_vgg"):
             nets.load_weights(self.net, tmp_path / "pocket_vgg.safetensors")
 
-    def test_another_nets_weights(self) -> None:
+    def test_weights_of_another_network(self) -> None:
         other = nets.load("pocket_vgg", weights=False).net
         with pytest.raises(nets.WeightsError, match="does not fit"):
             nets.load_weights(other, nets.WEIGHTS / "pocket_squeezenet.safetensors")
@@ -226,7 +226,7 @@ class Harmful:
 
 
 @pytest.mark.parametrize("name", POCKET)
-def test_the_card_says_how_the_weights_were_made(name: str) -> None:
+def test_the_card_has_the_command_and_the_accuracy(name: str) -> None:
     card = nets.card(name)
     assert card["name"] == name and card["command"].startswith(f"vislib train {name} ")
     assert float(card["unseen"]) >= 0.95
@@ -239,7 +239,9 @@ def test_top1_counts_any_class_that_is_present() -> None:
     assert nets.top1(logits, present).tolist() == [True, False, True]
 
 
-def test_weights_that_hold_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_downloaded_weights_of_another_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
     file = tmp_path / "checkpoints" / "squeezenet1_0-b66bff10.pth"

@@ -15,7 +15,7 @@ from vislib.data import pocket
 from vislib.paths import DATA
 
 FOLDER = DATA / "pocket_coco"
-# Written down here a second time, from COCO's own instances_val2017.json.
+# These are from COCO's instances_val2017.json, independent of the package.
 COCO_IDS = {
     5: "airplane", 6: "bus", 7: "train", 9: "boat", 10: "traffic light", 13: "stop sign",
     16: "bird", 17: "cat", 18: "dog", 22: "elephant", 24: "zebra", 28: "umbrella", 52: "banana",
@@ -54,19 +54,19 @@ def test_categories_are_cocos(split: tuple[COCO, Path]) -> None:
     assert {one["id"]: one["name"] for one in coco.loadCats(coco.getCatIds())} == COCO_IDS
 
 
-def test_pictures_are_there_and_of_cocos_sizes(split: tuple[COCO, Path]) -> None:
+def test_images_exist_and_have_the_annotated_sizes(split: tuple[COCO, Path]) -> None:
     coco, folder = split
     images = coco.loadImgs(coco.getImgIds())
     assert {image["file_name"] for image in images} == {path.name for path in folder.iterdir()}
     for image in images:
-        with Image.open(folder / image["file_name"]) as picture:
-            assert picture.size == (image["width"], image["height"])
-            assert picture.mode == "RGB"
+        with Image.open(folder / image["file_name"]) as opened:
+            assert opened.size == (image["width"], image["height"])
+            assert opened.mode == "RGB"
         assert 240 <= min(image["width"], image["height"]) <= 480
     assert len({(image["width"], image["height"]) for image in images}) > 0.5 * len(images)
 
 
-def test_every_annotation_is_sound(split: tuple[COCO, Path]) -> None:
+def test_every_annotation_agrees_with_its_mask(split: tuple[COCO, Path]) -> None:
     coco, _ = split
     for one in coco.anns.values():
         mask = coco.annToMask(one)
@@ -78,7 +78,7 @@ def test_every_annotation_is_sound(split: tuple[COCO, Path]) -> None:
         assert isinstance(one["segmentation"], dict if one["iscrowd"] else list)
 
 
-def test_objects_of_a_picture_differ_and_do_not_overlap(split: tuple[COCO, Path]) -> None:
+def test_objects_of_an_image_differ_and_do_not_overlap(split: tuple[COCO, Path]) -> None:
     coco, _ = split
     for image in coco.getImgIds():
         annotations = coco.loadAnns(coco.getAnnIds(imgIds=[image]))
@@ -88,7 +88,7 @@ def test_objects_of_a_picture_differ_and_do_not_overlap(split: tuple[COCO, Path]
         assert (total > 1).sum() <= 0.03 * (total > 0).sum()  # shared borders of polygons
 
 
-def test_enough_pictures_of_every_category() -> None:
+def test_enough_images_of_every_category() -> None:
     coco = COCO(str(FOLDER / "annotations" / "instances_val.json"))
     for category in coco.getCatIds():
         single = coco.loadAnns(coco.getAnnIds(catIds=[category], iscrowd=False))
@@ -135,8 +135,8 @@ def test_run_lengths_of_a_uniform_mask(value: bool) -> None:
     assert np.array_equal(coco_mask.decode(encoded).astype(bool), mask)
 
 
-def test_masks_say_where_the_object_was_painted() -> None:
-    """Painted twice, once without its object, a scene may change only there and in the shadow."""
+def test_masks_cover_the_pixels_of_the_object() -> None:
+    """An added object makes a scene brighter only inside the mask; its shadow makes it darker."""
     plain = pocket.BACKGROUNDS[-1]
     zebra = next(one for one in pocket.CATEGORIES if one.name == "zebra")
     rng = np.random.default_rng(4)
@@ -180,7 +180,7 @@ def test_training_scenes_are_a_function_of_the_seed() -> None:
     assert not np.array_equal(again, other)
 
 
-def test_scene_refuses_a_tiny_picture() -> None:
+def test_scene_refuses_a_tiny_image() -> None:
     with pytest.raises(ValueError, match="32×32"):
         pocket.scene(np.random.default_rng(0), 10, 200, categories=pocket.CATEGORIES[:1])
 

@@ -19,18 +19,18 @@ SEEDS = range(6)
 def game(n: int, seed: int) -> Game:
     """A game with a random value for each coalition, also for the empty one."""
     table = torch.randn(2**n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return lambda teams: table[(teams.long() * 2 ** torch.arange(n)).sum(1)]
+    return lambda members: table[(members.long() * 2 ** torch.arange(n)).sum(1)]
 
 
 def by_orders(value: Game, n: int) -> Tensor:
     """The mean contribution over all n! orders, in plain loops."""
     phi = torch.zeros(n, dtype=torch.float64)
     for order in permutations(range(n)):
-        team = torch.zeros(1, n, dtype=torch.bool)
+        members = torch.zeros(1, n, dtype=torch.bool)
         for player in order:
-            before = value(team)
-            team[0, player] = True
-            phi[player] += (value(team) - before)[0]
+            before = value(members)
+            members[0, player] = True
+            phi[player] += (value(members) - before)[0]
     return phi / factorial(n)
 
 
@@ -38,7 +38,7 @@ def close(a: Tensor, b: Tensor, tolerance: float = 1e-9) -> bool:
     return torch.allclose(a.double(), b.double(), rtol=0, atol=tolerance)
 
 
-# ------------------------------------------------------------ any game
+# --- Shapley values of any game -------------------------------------------------------------------
 
 
 def test_the_weights_of_three_players():
@@ -51,10 +51,10 @@ def test_the_weights_of_three_players():
             assert shapley.weights(n)[s] == pytest.approx(expected)
 
 
-def test_coalitions_are_all_and_numbered_by_their_bits():
-    teams = shapley.coalitions(4)
-    assert teams.shape == (16, 4) and len(teams.unique(dim=0)) == 16
-    assert ((teams.long() * 2 ** torch.arange(4)).sum(1) == torch.arange(16)).all()
+def test_coalitions_are_complete_and_numbered_by_bits():
+    members = shapley.coalitions(4)
+    assert members.shape == (16, 4) and len(members.unique(dim=0)) == 16
+    assert ((members.long() * 2 ** torch.arange(4)).sum(1) == torch.arange(16)).all()
     for n in (0, 21):
         with pytest.raises(ValueError, match=r"use permutations\(\)"):
             shapley.coalitions(n)
@@ -73,8 +73,8 @@ def test_kernel_with_all_coalitions_is_exact(n, seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_kernel_is_what_makes_it_exact(seed, monkeypatch):
-    """With equal weights the same regression has another solution."""
+def test_kernel_with_equal_weights_is_not_exact(seed, monkeypatch):
+    """The weights of the regression make the solution exact."""
     monkeypatch.setattr(shapley, "kernel_weights", lambda n: torch.ones(n - 1).double())
     apart = shapley.kernel(game(5, seed), 5) - shapley.exact(game(5, seed), 5)
     assert apart.abs().max() > 1e-3
@@ -101,20 +101,21 @@ def test_efficiency(method, seed):
 @pytest.mark.parametrize("method", [shapley.exact, shapley.kernel])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_symmetry(method, seed):
-    """Players 1 and 3 are made interchangeable: the game sees only how many of them are there."""
+    """Players 1 and 3 are interchangeable: the game depends on how many of them are present."""
     v, swap = game(5, seed), [0, 3, 2, 1, 4]
-    phi = method(lambda teams: v(teams) + v(teams[:, swap]), 5)
+    phi = method(lambda members: v(members) + v(members[:, swap]), 5)
     assert phi[1] == pytest.approx(float(phi[3]))
     alone = method(v, 5)
-    assert abs(alone[1] - alone[3]) > 1e-3  # or nothing would be tested
+    # Without the symmetrisation the values must differ, or nothing would be tested.
+    assert abs(alone[1] - alone[3]) > 1e-3
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "kernel by samples"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_dummy(name, seed):
-    """(A regression on some of the coalitions gives a dummy a little.)"""
+    """A regression on drawn coalitions is left out: it gives a dummy a small value."""
     method, v = METHODS[name], game(4, seed)
-    phi = method(lambda teams: v(teams[:, [0, 1, 3, 4]]), 5)
+    phi = method(lambda members: v(members[:, [0, 1, 3, 4]]), 5)
     assert abs(phi[2]) < 1e-9 and (phi[[0, 1, 3, 4]].abs() > 1e-6).all()
 
 
@@ -122,21 +123,21 @@ def test_dummy(name, seed):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_additivity(method, seed):
     v, w = game(5, seed), game(5, seed + 100)
-    total = method(lambda teams: 2 * v(teams) - 3 * w(teams), 5)
+    total = method(lambda members: 2 * v(members) - 3 * w(members), 5)
     assert close(total, 2 * method(v, 5) - 3 * method(w, 5))
 
 
 @pytest.mark.parametrize("antithetic", [False, True])
-def test_permutations_are_unbiased_and_know_their_error(antithetic):
+def test_permutations_are_unbiased_with_correct_errors(antithetic):
     v, truth = game(6, 0), shapley.exact(game(6, 0), 6)
     runs = [shapley.permutations(v, 6, 40, antithetic=antithetic, seed=s) for s in range(300)]
     values = torch.stack([run.values for run in runs])
-    told = torch.stack([run.standard_errors for run in runs]).square().mean(0).sqrt()
-    assert ((values.mean(0) - truth).abs() < 4 * told / 300**0.5).all()
-    assert (values.std(0) / told - 1).abs().max() < 0.2
+    error = torch.stack([run.standard_errors for run in runs]).square().mean(0).sqrt()
+    assert ((values.mean(0) - truth).abs() < 4 * error / 300**0.5).all()
+    assert (values.std(0) / error - 1).abs().max() < 0.2
 
 
-def test_error_falls_with_the_root_of_the_samples():
+def test_error_decreases_with_the_root_of_the_samples():
     v, truth = game(6, 1), shapley.exact(game(6, 1), 6)
     rms = []
     for samples in (10, 1000):
@@ -146,12 +147,12 @@ def test_error_falls_with_the_root_of_the_samples():
 
 
 def test_reverse_orders_are_exact_for_games_of_pairs():
-    """In a game of single and pairwise terms, what is missed early is found late."""
+    """In a game of single and pairwise terms, errors of early and late contributions cancel."""
     generator = torch.Generator().manual_seed(3)
     a, b = torch.randn(7, generator=generator), torch.randn(7, 7, generator=generator)
 
-    def v(teams: Tensor) -> Tensor:
-        z = teams.float()
+    def v(members: Tensor) -> Tensor:
+        z = members.float()
         return z @ a + ((z @ b) * z).sum(1)
 
     truth = shapley.exact(v, 7)
@@ -159,7 +160,7 @@ def test_reverse_orders_are_exact_for_games_of_pairs():
     assert not close(shapley.permutations(v, 7, 2).values, truth, 1e-2)
 
 
-def test_sampled_kernel_comes_near():
+def test_sampled_kernel_approaches_the_exact_values():
     v, truth = game(8, 2), shapley.exact(game(8, 2), 8)
     errors = {}
     for samples in (60, 6000):
@@ -168,18 +169,18 @@ def test_sampled_kernel_comes_near():
     assert errors[6000] < 0.2 * errors[60] and errors[6000] < 0.05
 
 
-def test_only_different_coalitions_are_asked_for():
-    asked = []
+def test_only_different_coalitions_are_evaluated():
+    evaluated = []
 
-    def v(teams: Tensor) -> Tensor:
-        asked.extend(map(tuple, teams.tolist()))
-        return teams.sum(1)
+    def v(members: Tensor) -> Tensor:
+        evaluated.extend(map(tuple, members.tolist()))
+        return members.sum(1)
 
-    found = shapley.permutations(v, 3, 50)
-    assert len(asked) == len(set(asked)) == found.evaluations == 8
+    actual = shapley.permutations(v, 3, 50)
+    assert len(evaluated) == len(set(evaluated)) == actual.evaluations == 8
 
 
-def test_random_numbers_outside_are_left_alone():
+def test_the_global_random_state_is_unchanged():
     before = torch.get_rng_state()
     shapley.permutations(game(4, 0), 4, 6)
     shapley.kernel(game(4, 0), 4, 20)
@@ -196,13 +197,13 @@ def test_wrong_arguments():
         shapley.kernel(v, 4, 5)
     with pytest.raises(ValueError, match="do not determine"):
         shapley.kernel(game(12, 0), 12, 4)
-    with pytest.raises(ValueError, match=r"should give 16 values.*\(1,\)"):
-        shapley.exact(lambda teams: torch.zeros(1), 4)
+    with pytest.raises(ValueError, match=r"must return 16 values, .*\(1,\)"):
+        shapley.exact(lambda members: torch.zeros(1), 4)
     with pytest.raises(ValueError, match="NaN"):
-        shapley.exact(lambda teams: torch.full((len(teams),), torch.nan), 4)
+        shapley.exact(lambda members: torch.full((len(members),), torch.nan), 4)
 
 
-# ------------------------------------------------------------ tables
+# --- Games on a table -----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -213,70 +214,70 @@ def rows() -> Tensor:
     return 3 * rows + 7
 
 
-def bent(rows: Tensor) -> Tensor:
-    """A model with products, which no mean commutes with."""
+def nonlinear(rows: Tensor) -> Tensor:
+    """A model with products, for which the mean prediction is not that of the mean."""
     return rows[:, 0] * rows[:, 2] - rows[:, 1] ** 2 / 5 + (rows[:, 3] / 4).sin() * 9
 
 
-def straight(rows: Tensor) -> Tensor:
+def linear(rows: Tensor) -> Tensor:
     return rows @ torch.tensor([3.0, -2.0, 1.0, 0.5, 0.0], dtype=torch.float64)
 
 
 def test_marginal_and_conditional_in_plain_loops(rows):
-    x, width, teams = rows[0] + 1, 0.7, shapley.coalitions(5)
+    x, width, members = rows[0] + 1, 0.7, shapley.coalitions(5)
     deviation = rows.numpy().std(axis=0)
     for game_of, own_width in ((shapley.marginal, np.inf), (shapley.conditional, width)):
         expected = []
-        for team in teams.tolist():
+        for coalition in members.tolist():
             total = mass = 0.0
             for row in rows:
-                there = [i for i in range(5) if team[i]]
+                there = [i for i in range(5) if coalition[i]]
                 d2 = [float((x[i] - row[i]) / deviation[i]) ** 2 for i in there]
                 weight = np.exp(-np.mean(d2) / (2 * own_width**2)) if there else 1.0
-                mixed = torch.stack([x[i] if team[i] else row[i] for i in range(5)])
-                total, mass = total + weight * float(bent(mixed[None])), mass + weight
+                mixed = torch.stack([x[i] if coalition[i] else row[i] for i in range(5)])
+                total, mass = total + weight * float(nonlinear(mixed[None])), mass + weight
             expected.append(total / mass)
         options = {} if game_of is shapley.marginal else {"width": width}
-        found = game_of(bent, x, rows, **options)(teams)
-        assert close(found, torch.tensor(expected, dtype=torch.float64), 1e-8)
+        actual = game_of(nonlinear, x, rows, **options)(members)
+        assert close(actual, torch.tensor(expected, dtype=torch.float64), 1e-8)
 
 
-def test_all_games_agree_on_everyone_and_none(rows):
+def test_all_games_agree_on_the_full_and_empty_coalition(rows):
     x = rows[3]
     ends = torch.tensor([[False] * 5, [True] * 5])
-    mean = bent(rows).mean()
+    mean = nonlinear(rows).mean()
     for game_of in (shapley.marginal, shapley.conditional):
-        assert close(game_of(bent, x, rows)(ends), torch.stack([mean, bent(x[None])[0]]))
-    assert close(shapley.mean_input(bent, x, rows)(ends)[1], bent(x[None])[0])
+        assert close(game_of(nonlinear, x, rows)(ends), torch.stack([mean, nonlinear(x[None])[0]]))
+    assert close(shapley.mean_input(nonlinear, x, rows)(ends)[1], nonlinear(x[None])[0])
 
 
-def test_mean_input_is_marginal_for_a_straight_model_alone(rows):
-    teams, x = shapley.coalitions(5), rows[0]
-    for predict, same in ((straight, True), (bent, False)):
-        a = shapley.mean_input(predict, x, rows)(teams)
-        b = shapley.marginal(predict, x, rows)(teams)
+def test_mean_input_is_marginal_only_for_a_linear_model(rows):
+    members, x = shapley.coalitions(5), rows[0]
+    for predict, same in ((linear, True), (nonlinear, False)):
+        a = shapley.mean_input(predict, x, rows)(members)
+        b = shapley.marginal(predict, x, rows)(members)
         assert close(a, b) == same
 
 
-def test_shapley_values_of_a_straight_model(rows):
-    phi = shapley.exact(shapley.marginal(straight, rows[0], rows), 5)
-    slope = torch.tensor([3.0, -2.0, 1.0, 0.5, 0.0], dtype=torch.float64)
-    assert close(phi, slope * (rows[0] - rows.mean(0)))
+def test_shapley_values_of_a_linear_model(rows):
+    phi = shapley.exact(shapley.marginal(linear, rows[0], rows), 5)
+    gradient = torch.tensor([3.0, -2.0, 1.0, 0.5, 0.0], dtype=torch.float64)
+    assert close(phi, gradient * (rows[0] - rows.mean(0)))
 
 
-def test_conditional_approaches_the_truth_of_gaussian_features():
+def test_conditional_expectation_of_gaussian_features():
     """Two correlated Gaussian features: ``E[x_2 | x_1] = ρ x_1``, and a model that reads x_2."""
     generator = torch.Generator().manual_seed(5)
     rho, z = 0.9, torch.randn(100_000, 2, dtype=torch.float64, generator=generator)
     rows = torch.stack([z[:, 0], rho * z[:, 0] + (1 - rho**2) ** 0.5 * z[:, 1]], dim=1)
     x, first = torch.tensor([1.0, 1.0], dtype=torch.float64), torch.tensor([[True, False]])
-    found = shapley.conditional(lambda r: r[:, 1], x, rows, width=0.05)(first)
-    assert float(found) == pytest.approx(rho, abs=0.03)
+    actual = shapley.conditional(lambda r: r[:, 1], x, rows, width=0.05)(first)
+    assert float(actual) == pytest.approx(rho, abs=0.03)
     assert float(shapley.marginal(lambda r: r[:, 1], x, rows)(first)) == pytest.approx(0, abs=0.02)
 
 
 def test_a_feature_that_the_model_ignores(rows):
-    """It is a dummy of the marginal game, not of the conditional one."""
+    """Such a feature is a dummy of the marginal game, but not of the conditional game."""
     x = rows[0] + torch.tensor([6.0, 6.0, 0, 0, 0], dtype=torch.float64)
 
     def first(rows: Tensor) -> Tensor:
@@ -289,18 +290,18 @@ def test_a_feature_that_the_model_ignores(rows):
 def test_a_narrow_kernel_and_a_constant_feature(rows):
     rows = rows.clone()
     rows[:, 4] = 1.0
-    found = shapley.conditional(bent, rows[0], rows, width=1e-3)(shapley.coalitions(5))
-    assert found.isfinite().all()
+    actual = shapley.conditional(nonlinear, rows[0], rows, width=1e-3)(shapley.coalitions(5))
+    assert actual.isfinite().all()
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("game_of", [shapley.marginal, shapley.mean_input])
 def test_against_shap(rows, game_of):
-    shap = pytest.importorskip("shap", reason="shap is a peer on Linux with Python < 3.12 alone")
+    shap = pytest.importorskip("shap", reason="shap is a peer only on Linux with Python < 3.12")
     used = rows if game_of is shapley.marginal else rows.mean(0, keepdim=True)
 
     def predict(array: np.ndarray) -> np.ndarray:
-        return bent(torch.from_numpy(np.asarray(array, dtype=np.float64))).numpy()
+        return nonlinear(torch.from_numpy(np.asarray(array, dtype=np.float64))).numpy()
 
     x = rows[2].numpy()
     masker = shap.maskers.Independent(used.numpy(), max_samples=len(rows))
@@ -310,10 +311,10 @@ def test_against_shap(rows, game_of):
             x, nsamples=1000, silent=True, l1_reg=False
         ),
     }
-    v = game_of(bent, rows[2], rows)
+    v = game_of(nonlinear, rows[2], rows)
     for name, expected in peers.items():
-        for found in (shapley.exact(v, 5), shapley.kernel(v, 5)):
-            assert np.allclose(found.numpy(), expected, atol=1e-6), name
+        for actual in (shapley.exact(v, 5), shapley.kernel(v, 5)):
+            assert np.allclose(actual.numpy(), expected, atol=1e-6), name
 
 
 def test_wrong_tables(rows):
@@ -324,30 +325,30 @@ def test_wrong_tables(rows):
         (rows[0, :3], rows),
     ]:
         with pytest.raises(ValueError, match="got shapes"):
-            shapley.marginal(bent, x, background)
-    with pytest.raises(ValueError, match="width must be above 0, not 0"):
-        shapley.conditional(bent, rows[0], rows, width=0)
+            shapley.marginal(nonlinear, x, background)
+    with pytest.raises(ValueError, match="width must be above 0, got 0"):
+        shapley.conditional(nonlinear, rows[0], rows, width=0)
 
 
-# ------------------------------------------------------------ images
+# --- Games on an image ----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def x() -> Tensor:
-    """Two smooth pictures of 96 pixels."""
+    """Two smooth images of 96 pixels."""
     noise = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(1))
     return nn.functional.interpolate(noise, size=(96, 96), mode="bicubic").clamp(0, 1)
 
 
 def squares(side: int, rows: int) -> Tensor:
-    """rows² square parts."""
-    place = torch.arange(side) * rows // side
-    return place[:, None] * rows + place
+    """rows² square segments."""
+    index = torch.arange(side) * rows // side
+    return index[:, None] * rows + index
 
 
 @pytest.mark.parametrize("name", ["alexnet", "squeezenet1_1", "resnet18"])
 def test_against_captum(untrained, name, x):
-    """Exact Shapley values of four parts, with another image as filling."""
+    """Exact Shapley values of four segments, with another image as baseline."""
     model, image, parts = untrained(name), x[:1], squares(96, 2)
     baseline = x[1:]
     expected = captum.attr.ShapleyValues(model).attribute(
@@ -358,9 +359,9 @@ def test_against_captum(untrained, name, x):
         perturbations_per_eval=16,
     )
     game = shapley.image_game(model, image, 7, parts, baseline=baseline)
-    found = shapley.exact(game, 4)[parts]
+    actual = shapley.exact(game, 4)[parts]
     scale = float(expected.abs().max())
-    assert scale > 0 and close(found, expected[0, 0].detach(), 1e-4 * scale)
+    assert scale > 0 and close(actual, expected[0, 0].detach(), 1e-4 * scale)
     all_orders = shapley.shapley(model, image, 7, segments=parts, baseline=baseline, samples=200)
     assert close(all_orders, expected[:, :1].detach(), 0.2 * scale)
 
@@ -373,7 +374,7 @@ def small() -> nn.Module:
 
 
 def test_samples_against_captum(x):
-    """Both are estimates: each within its own standard errors of the truth."""
+    """Both are estimates, each within a few standard errors of the exact values."""
     model, parts = small(), squares(96, 3)
     v = shapley.image_game(model, x[:1], 2, parts)
     truth = shapley.exact(v, 9)
@@ -398,12 +399,12 @@ def test_samples_against_captum(x):
 @pytest.mark.parametrize("kind", ["grey", "mean", "blur", "noise"])
 def test_efficiency_on_images(x, kind):
     model, baseline = small(), baseline_image(x, kind)
-    found = shapley.shapley(model, x, [2, 4], segments=12, baseline=baseline, samples=4)
-    assert found.shape == (2, 1, 96, 96) and found.dtype == x.dtype
+    actual = shapley.shapley(model, x, [2, 4], segments=12, baseline=baseline, samples=4)
+    assert actual.shape == (2, 1, 96, 96) and actual.dtype == x.dtype
     with torch.no_grad():
         for n, target in enumerate([2, 4]):
             parts = shapley.superpixels(x[n], 12)
-            one_of_each = [found[n, 0][parts == i].unique().item() for i in range(parts.max() + 1)]
+            one_of_each = [actual[n, 0][parts == i].unique().item() for i in range(parts.max() + 1)]
             total = model(x[n : n + 1])[0, target] - model(baseline[n : n + 1])[0, target]
             assert sum(one_of_each) == pytest.approx(float(total), abs=1e-5)
 
@@ -416,19 +417,19 @@ def test_a_batch_is_its_images_and_segments_may_differ(x):
         assert close(both[n], one[0], 1e-6)
 
 
-def test_the_net_runs_on_a_few_images_at_a_time(x, monkeypatch):
-    seen = []
+def test_the_model_runs_on_a_few_images_at_a_time(x, monkeypatch):
+    batches = []
     model = small()
-    model.register_forward_hook(lambda module, args, output: seen.append(len(output)))
+    model.register_forward_hook(lambda module, args, output: batches.append(len(output)))
     v = shapley.image_game(model, x[:1], 1, squares(96, 3))
     whole = v(shapley.coalitions(9))
-    assert max(seen) <= 2**22 // (64 * 96 * 96) and sum(seen) == 512
+    assert max(batches) <= 2**22 // (64 * 96 * 96) and sum(batches) == 512
     monkeypatch.setattr(shapley, "_FLOATS", 1)
     assert close(v(shapley.coalitions(9))[:4], whole[:4], 1e-5)
     again = shapley.image_game(model, x[:1], 1, squares(96, 3))
-    seen.clear()
+    batches.clear()
     again(shapley.coalitions(2).repeat(1, 5)[:, :9])
-    assert max(seen) == 1
+    assert max(batches) == 1
 
 
 def test_superpixels_follow_edges_and_are_numbered():
@@ -439,16 +440,16 @@ def test_superpixels_follow_edges_and_are_numbered():
     assert torch.equal(parts.unique(), torch.arange(int(parts.max()) + 1)) and parts.max() > 4
     assert not set(parts[:, :25].unique().tolist()) & set(parts[:, 25:].unique().tolist())
     assert not shapley.superpixels(image, 1).any()
-    with pytest.raises(ValueError, match="at least one part, not 0"):
+    with pytest.raises(ValueError, match="count must be at least 1 segment, got 0"):
         shapley.superpixels(image, 0)
 
 
-def test_one_part_gets_everything(x):
+def test_a_single_segment_gets_the_whole_difference(x):
     model = small()
-    found = shapley.shapley(model, x[:1], 1, segments=1, samples=2)
+    actual = shapley.shapley(model, x[:1], 1, segments=1, samples=2)
     with torch.no_grad():
         total = model(x[:1])[0, 1] - model(torch.full_like(x[:1], 0.5))[0, 1]
-    assert close(found, total.expand(1, 1, 96, 96), 1e-5)
+    assert close(actual, total.expand(1, 1, 96, 96), 1e-5)
 
 
 def test_wrong_images(x):
@@ -461,7 +462,7 @@ def test_wrong_images(x):
     ]:
         with pytest.raises(ValueError, match=message):
             shapley.image_game(model, x[:1], 1, segments)
-    with pytest.raises(ValueError, match=r"2 images need segments of H×W.*\(3, 96, 96\)"):
+    with pytest.raises(ValueError, match=r"segments of 2 images must be H×W.*\(3, 96, 96\)"):
         shapley.shapley(model, x, 1, segments=torch.stack([parts] * 3))
     with pytest.raises(ValueError, match="one image, got 2"):
         shapley.image_game(model, x, 1, parts)

@@ -1,4 +1,4 @@
-"""Images made by the net: each part against plain loops, the loop against optima that are known."""
+"""Images by optimisation: each part against plain loops, the ascent against known optima."""
 
 import doctest
 import itertools
@@ -14,7 +14,6 @@ from vislib import nets, synthesis
 from vislib.synthesis import (
     Objective,
     View,
-    alike,
     ascend,
     blur,
     channel,
@@ -36,6 +35,7 @@ from vislib.synthesis import (
     neuron,
     noise,
     pixels,
+    similarity,
     style,
     tv,
     unit_mean,
@@ -50,7 +50,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 class Linear(nn.Module):
-    """``y = W x``: what maximises it is known."""
+    """``y = W x``: its maximum is known."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,18 +70,18 @@ def linear() -> Linear:
 
 @pytest.fixture(scope="module")
 def smooth() -> nn.Module:
-    """A small net in float64 whose scores have derivatives everywhere."""
+    """A small network in float64 whose scores are differentiable everywhere."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         layers = [nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Conv2d(4, 5, 3), nn.Softplus()]
         return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()).double()
 
 
-# ------------------------------------------------------------ objectives
+# --- Objectives -----------------------------------------------------------------------------------
 
 MAPS, GUIDE = random(2, 3, 4, 5), random(1, 3, 2, 2, seed=1)
 LOGITS, IMAGE = random(2, 6, seed=2), random(2, 3, 4, 5, seed=3)
-SEEN = View(IMAGE, LOGITS, {"a": MAPS}, [random(2, 7, seed=4)])
+VIEW = View(IMAGE, LOGITS, {"a": MAPS}, [random(2, 7, seed=4)])
 
 
 def variation(x: np.ndarray) -> float:
@@ -96,25 +96,25 @@ def variation(x: np.ndarray) -> float:
 def gram_by_hand(maps: np.ndarray) -> np.ndarray:
     g = np.zeros((len(maps), len(maps)))
     for a, b in np.ndindex(*g.shape):
-        for place in np.ndindex(*maps.shape[1:]):
-            g[a, b] += maps[a][place] * maps[b][place]
+        for position in np.ndindex(*maps.shape[1:]):
+            g[a, b] += maps[a][position] * maps[b][position]
     return g
 
 
-def style_by_hand(maps: np.ndarray, wanted: np.ndarray) -> float:
-    """Gatys' equation (4), with each Gram matrix over its number of places."""
-    a, b = (gram_by_hand(m) / m[0].size for m in (maps, wanted))
+def style_by_hand(maps: np.ndarray, target: np.ndarray) -> float:
+    """Gatys' equation 4, with each Gram matrix divided by its number of positions."""
+    a, b = (gram_by_hand(m) / m[0].size for m in (maps, target))
     return -((a - b) ** 2).sum() / (4 * len(maps) ** 2)
 
 
-def alike_by_hand(maps: np.ndarray, guide: np.ndarray) -> float:
+def similarity_by_hand(maps: np.ndarray, guide: np.ndarray) -> float:
     total = 0.0
     for i, j in np.ndindex(*maps.shape[1:]):
         total += max(maps[:, i, j] @ guide[:, p, q] for p, q in np.ndindex(*guide.shape[1:]))
     return total / maps[0].size
 
 
-def unlike_by_hand(maps: np.ndarray) -> list[float]:
+def diversity_by_hand(maps: np.ndarray) -> list[float]:
     one, two = (gram_by_hand(m) for m in maps)
     return [-(one * two).sum() / np.sqrt((one**2).sum() * (two**2).sum())] * 2
 
@@ -129,31 +129,37 @@ BY_HAND = {
     "channels": (channel("a", [2, 0]), lambda n: MAPS[n, [2, 0][n]].mean()),
     "neuron": (neuron("a", 1), lambda n: MAPS[n, 1, 2, 2]),
     "layer_norm": (layer_norm("a"), lambda n: (MAPS[n] ** 2).sum() / 60),
-    "alike": (alike("a", GUIDE), lambda n: alike_by_hand(MAPS[n].numpy(), GUIDE[0].numpy())),
-    "diversity": (diversity("a"), lambda n: unlike_by_hand(MAPS.numpy())[n]),
+    "similarity": (
+        similarity("a", GUIDE),
+        lambda n: similarity_by_hand(MAPS[n].numpy(), GUIDE[0].numpy()),
+    ),
+    "diversity": (diversity("a"), lambda n: diversity_by_hand(MAPS.numpy())[n]),
     "content": (content("a", MAPS[:1]), lambda n: -0.5 * ((MAPS[n] - MAPS[0]) ** 2).sum()),
     "style": (style("a", GUIDE), lambda n: style_by_hand(MAPS[n].numpy(), GUIDE[0].numpy())),
     "l2": (l2(0.3), lambda n: ((IMAGE[n] - 0.3) ** 2).sum()),
     "tv": (tv(), lambda n: variation(IMAGE[n].numpy())),
-    "code": (code_distance(0.1), lambda n: ((SEEN.parameters[0][n] - 0.1) ** 2).sum()),
+    "code": (code_distance(0.1), lambda n: ((VIEW.parameters[0][n] - 0.1) ** 2).sum()),
 }
 
 
 @pytest.mark.parametrize(("objective", "by_hand"), BY_HAND.values(), ids=BY_HAND.keys())
-def test_objectives_by_plain_loops(objective, by_hand):
+def test_objectives_equal_plain_loops(objective, by_hand):
     expected = [float(by_hand(n)) for n in range(2)]
-    assert objective.score(SEEN).tolist() == pytest.approx(expected, rel=1e-9)
+    assert objective.score(VIEW).tolist() == pytest.approx(expected, rel=1e-9)
 
 
 def test_objectives_add_up():
-    total = (logit(0) + 2 * tv() - l2() * 0.5).score(SEEN)
-    parts = logit(0).score(SEEN) + 2 * tv().score(SEEN) - 0.5 * l2().score(SEEN)
+    total = (logit(0) + 2 * tv() - l2() * 0.5).score(VIEW)
+    parts = logit(0).score(VIEW) + 2 * tv().score(VIEW) - 0.5 * l2().score(VIEW)
     assert torch.allclose(total, parts)
     assert (channel("a", 0) + neuron("b", 0) - layer_norm("a")).layers == ("a", "b")
+
+
+def test_the_examples_of_the_module_run():
     assert doctest.testmod(synthesis).failed == 0
 
 
-def test_gram_does_not_know_places():
+def test_gram_does_not_depend_on_positions():
     shuffled = MAPS.flatten(2)[..., torch.randperm(20)].view_as(MAPS)
     assert torch.allclose(gram(shuffled), gram(MAPS))
     assert torch.allclose(gram(3 * MAPS), 9 * gram(MAPS))
@@ -162,36 +168,37 @@ def test_gram_does_not_know_places():
     assert (eigenvalues > -1e-9).all()
 
 
-@pytest.mark.parametrize("wanted", [1, 2])
-def test_prior_equals_the_density_with_its_full_covariance(wanted):
-    """On the torus a stationary covariance is a matrix of shifts; here it is written out whole."""
-    data = random(6, wanted, 4, 4, seed=8)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_prior_equals_the_density_with_its_full_covariance(channels):
+    """The covariance of the prior does not change under cyclic shifts; here it is a full matrix."""
+    data = random(6, channels, 4, 4, seed=8)
     mean = data.mean(dim=(0, 2, 3), keepdim=True)
     log_p = log_prior(data)
-    x = random(2, wanted, 4, 4, seed=9)
-    # The quadratic form's matrix, from its second differences, is symmetric and shift-invariant …
+    x = random(2, channels, 4, 4, seed=9)
+    # The matrix of the quadratic form, from its second differences, is negative definite.
     quadratic = lambda v: float(log_p.score(View((mean + v)[:1]))[0])  # noqa: E731
-    basis = torch.eye(16 * wanted, dtype=torch.float64).view(-1, 1, wanted, 4, 4)
+    basis = torch.eye(16 * channels, dtype=torch.float64).view(-1, 1, channels, 4, 4)
     H = np.array([[quadratic(a + b) - quadratic(a) - quadratic(b) for a in basis] for b in basis])
     v = (x[0] - mean[0]).flatten().numpy()
     assert quadratic(x[:1] - mean) == pytest.approx(0.5 * v @ H @ v)
     assert np.linalg.eigvalsh(H).max() < 0
-    # … and minus its inverse is a covariance: its trace is the data's variance, averaged on rings.
+    # Minus its inverse is the covariance, whose trace is the variance of the data. It does not
+    # change when all pixels are shifted.
     covariance = np.linalg.inv(-H)
     variance = ((data - mean) ** 2).mean() + 1e-4
     assert np.trace(covariance) / len(covariance) == pytest.approx(float(variance))
-    rolled = torch.arange(16 * wanted).view(wanted, 4, 4).roll((1, 2), (1, 2)).flatten().numpy()
+    rolled = torch.arange(16 * channels).view(channels, 4, 4).roll((1, 2), (1, 2)).flatten().numpy()
     assert np.allclose(covariance[np.ix_(rolled, rolled)], covariance)
 
 
-def test_prior_prefers_what_it_was_made_from():
+def test_prior_prefers_images_like_its_data_to_shuffled_ones():
     x = torch.cat([noise(8, 3, 16, 16, seed=s).cumsum(-1).cumsum(-2) / 128 for s in (0, 1)])
     log_p = log_prior(x[:8])
-    like, shuffled = x[8:], x[8:].flatten(2)[..., torch.randperm(256)].view(8, 3, 16, 16)
-    assert (log_p.score(View(like)) > log_p.score(View(shuffled))).all()
+    similar, shuffled = x[8:], x[8:].flatten(2)[..., torch.randperm(256)].view(8, 3, 16, 16)
+    assert (log_p.score(View(similar)) > log_p.score(View(shuffled))).all()
 
 
-# ------------------------------------------------------------ transforms and edits
+# --- Transforms and edits -------------------------------------------------------------------------
 
 
 def test_blur_is_scipys_gaussian():
@@ -211,37 +218,37 @@ def test_clip_small_norms_by_hand():
         assert torch.equal(result[:, ~small], image[:, ~small])
 
 
-def test_jitter_rolls_and_wobble_turns():
+def test_jitter_shifts_and_wobble_rotates():
     x, generator = random(1, 3, 9, 9), torch.Generator().manual_seed(0)
     moved = [jitter(2)(x, generator) for _ in range(60)]
     shifts = list(itertools.product(range(-2, 3), repeat=2))
-    found = {next(s for s in shifts if torch.equal(x.roll(s, (-2, -1)), one)) for one in moved}
-    assert len(found) > 15
+    drawn = {next(s for s in shifts if torch.equal(x.roll(s, (-2, -1)), one)) for one in moved}
+    assert len(drawn) > 15
     assert torch.allclose(wobble(0, 0)(x, generator), x)
     assert not torch.allclose(wobble(20, 0)(x, generator), x, atol=0.01)
-    even = torch.full_like(x, 0.3)
-    assert torch.allclose(wobble(20, 0.3)(even, generator), even)
+    uniform = torch.full_like(x, 0.3)
+    assert torch.allclose(wobble(20, 0.3)(uniform, generator), uniform)
 
 
-def test_unit_mean():
+def test_unit_mean_scales_each_gradient():
     g = random(2, 3, 4, 4) * torch.tensor([1.0, 100.0]).view(2, 1, 1, 1)
     assert unit_mean(g).abs().mean(dim=(1, 2, 3)).tolist() == pytest.approx([1, 1])
     assert unit_mean(torch.zeros(1, 3, 2, 2)).abs().max() == 0
 
 
-# ------------------------------------------------------------ parametrisations
+# --- Parametrisations -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 10), (9, 5)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_fourier_gives_back_the_image_that_it_started_from(size, channels):
+def test_fourier_returns_its_starting_image(size, channels):
     x = 0.05 + 0.9 * random(2, channels, *size)
     assert torch.allclose(fourier(x).image(), x, atol=1e-6)
     assert torch.allclose(fourier(x, decay=2, colours=2 * torch.eye(channels)).image(), x)
 
 
 def test_fourier_is_the_sum_of_its_waves():
-    """One coefficient is one wave of one colour, 1/f high, through the sigmoid."""
+    """One coefficient is a wave of one colour with amplitude 1/f, passed through the sigmoid."""
     theta = fourier(torch.full((1, 3, 8, 8), 0.5, dtype=torch.float64))
     with torch.no_grad():
         theta.parameters[0][0, 1, 2, 3, 0] = 1.0  # colour 1, 2 waves down, 3 across, cosine
@@ -252,7 +259,7 @@ def test_fourier_is_the_sum_of_its_waves():
 
 
 def test_colours_are_those_of_the_photographs():
-    """Pocket COCO's colours have this covariance, up to the unit and to half of the scenes."""
+    """The colours of Pocket COCO have this covariance, up to a factor (on half of the scenes)."""
     from vislib.data.coco import Coco
     from vislib.data.images import to_tensor
     from vislib.paths import DATA
@@ -260,10 +267,10 @@ def test_colours_are_those_of_the_photographs():
     coco = Coco(DATA / "pocket_coco", "val")
     numbers = coco.image_ids()[::5]
     colours = torch.cat([to_tensor(coco.image(n)).flatten(1)[:, ::97] for n in numbers], 1)
-    found = torch.cov(colours)
+    covariance = torch.cov(colours)
     root = synthesis.COLOURS @ synthesis.COLOURS.t()
-    assert np.corrcoef(found.flatten(), root.flatten())[0, 1] > 0.98
-    ratio = torch.linalg.eigvalsh(found) / torch.linalg.eigvalsh(root)
+    assert np.corrcoef(covariance.flatten(), root.flatten())[0, 1] > 0.98
+    ratio = torch.linalg.eigvalsh(covariance) / torch.linalg.eigvalsh(root)
     assert ratio.max() < 3 * ratio.min()
 
 
@@ -278,27 +285,27 @@ def test_code_optimises_through_the_decoder():
     assert torch.allclose(z[0], D @ model.w.weight[1].detach() / 0.2, atol=1e-9)
 
 
-# ------------------------------------------------------------ the loop
+# --- The loop -------------------------------------------------------------------------------------
 
 
-def test_climbs_a_linear_net_to_its_known_optimum(linear):
+def test_ascent_reaches_the_optimum_of_a_linear_network(linear):
     rate = partial(torch.optim.SGD, lr=1, momentum=0.9)
-    found = ascend(linear, logit([0, 1]), random(2, 3, 4, 5), steps=200, optimiser=rate)
+    result = ascend(linear, logit([0, 1]), random(2, 3, 4, 5), steps=200, optimiser=rate)
     best = (linear.w.weight.detach() > 0).double().view(2, 3, 4, 5)
-    assert torch.equal(found.image, best)
-    assert (found.trace.diff(dim=0) >= -1e-12).all()
-    assert found.trace.shape == (200, 2)
-    assert found.trace[-1].tolist() == pytest.approx(
+    assert torch.equal(result.image, best)
+    assert (result.trace.diff(dim=0) >= -1e-12).all()
+    assert result.trace.shape == (200, 2)
+    assert result.trace[-1].tolist() == pytest.approx(
         linear.w.weight.clamp(min=0).sum(dim=1).tolist()
     )
 
 
-def test_with_l2_the_optimum_is_a_prototype(linear):
+def test_ascent_with_l2_reaches_the_prototype(linear):
     """``w·x − λ‖x − c‖²`` has its maximum at ``c + w / 2λ``, clipped."""
-    found = ascend(linear, logit(0) - 0.35 * l2(0.4), random(1, 3, 4, 5), steps=250)
+    result = ascend(linear, logit(0) - 0.35 * l2(0.4), random(1, 3, 4, 5), steps=250)
     expected = (0.4 + linear.w.weight[0] / 0.7).clamp(0, 1).view(1, 3, 4, 5)
     assert 0 < int((expected == 0).sum()) < 60
-    assert torch.allclose(found.image, expected, atol=1e-9)
+    assert torch.allclose(result.image, expected, atol=1e-9)
 
 
 LAYERED = {
@@ -313,7 +320,7 @@ LAYERED = {
 
 
 @pytest.mark.parametrize("objective", LAYERED.values(), ids=LAYERED.keys())
-def test_a_step_follows_the_difference_quotient(smooth, objective):
+def test_a_step_follows_the_finite_differences(smooth, objective):
     x, J, h = 0.25 + 0.5 * random(1, 3, 8, 8), objective(), 1e-6
 
     def value(image: Tensor) -> float:
@@ -321,11 +328,11 @@ def test_a_step_follows_the_difference_quotient(smooth, objective):
 
     rate = 1e-5
     after = ascend(smooth, J, x, steps=1, optimiser=partial(torch.optim.SGD, lr=rate)).image
-    for place in [(0, 0, 0, 0), (0, 1, 4, 3), (0, 2, 7, 7), (0, 0, 2, 5)]:
+    for pixel in [(0, 0, 0, 0), (0, 1, 4, 3), (0, 2, 7, 7), (0, 0, 2, 5)]:
         step = torch.zeros_like(x)
-        step[place] = h
-        slope = (value(x + step) - value(x - step)) / (2 * h)
-        assert float((after - x)[place]) / rate == pytest.approx(slope, rel=1e-4, abs=1e-7)
+        step[pixel] = h
+        gradient = (value(x + step) - value(x - step)) / (2 * h)
+        assert float((after - x)[pixel]) / rate == pytest.approx(gradient, rel=1e-4, abs=1e-7)
 
 
 def test_images_of_a_batch_are_independent_and_seeds_repeat():
@@ -348,10 +355,10 @@ def test_images_of_a_batch_are_independent_and_seeds_repeat():
 def test_images_stay_between_0_and_1(start):
     model = nets.load("pocket_allconv")
     x = noise(1, 3, 32, 32)
-    found = ascend(model, logit(0), start(x), steps=5, optimiser=partial(torch.optim.Adam, lr=1))
-    assert found.image.min() >= 0 and found.image.max() <= 1
-    assert found.trace[-1] > found.trace[0]
-    assert torch.equal(noise(1, 3, 32, 32), x)  # the start is not written to
+    result = ascend(model, logit(0), start(x), steps=5, optimiser=partial(torch.optim.Adam, lr=1))
+    assert result.image.min() >= 0 and result.image.max() <= 1
+    assert result.trace[-1] > result.trace[0]
+    assert torch.equal(noise(1, 3, 32, 32), x)  # the starting image is not changed
 
 
 def test_maps_before_and_after_the_relu_in_place(untrained):
@@ -361,19 +368,20 @@ def test_maps_before_and_after_the_relu_in_place(untrained):
     assert maps["features.3"].min() < 0
     assert torch.equal(maps["features.3"].clamp(min=0), maps["features.4"])
     dead = int(maps["features.3"][0].amax((1, 2)).argmin())
-    assert maps["features.3"][0, dead].max() < 0, "this test needs a map that is silent"
+    assert maps["features.3"][0, dead].max() < 0, "this test needs a channel that is never active"
     after = ascend(model, channel("features.4", dead), x, steps=3)
     before = ascend(model, channel("features.3", dead), x, steps=3)
-    assert torch.equal(after.image, x)  # no gradient through a closed ReLU: nothing ever moves
+    # There is no gradient through an inactive ReLU, so the image does not change.
+    assert torch.equal(after.image, x)
     assert before.trace[-1] > before.trace[0]
 
 
 @pytest.mark.parametrize(
     "name", ["alexnet", "squeezenet1_1", "resnet18", "googlenet", "densenet121"]
 )
-def test_any_net(untrained, name):
+def test_ascent_works_on_any_network(untrained, name):
     model = untrained(name)
-    found = ascend(
+    result = ascend(
         model,
         logit(7),
         noise(1, 3, 96, 96),
@@ -381,20 +389,20 @@ def test_any_net(untrained, name):
         optimiser=partial(torch.optim.SGD, lr=0.01),
         rescale=unit_mean,
     )
-    assert found.trace[-1] > found.trace[0]
+    assert result.trace[-1] > result.trace[0]
 
 
-def test_interrupting_returns_what_there_is(linear):
+def test_an_interrupt_returns_the_result_so_far(linear):
     def stop(step: int, image: Tensor) -> None:
         assert image.shape == (1, 3, 4, 5)
         if step == 3:
             raise KeyboardInterrupt
 
-    whole = ascend(linear, logit(0), random(1, 3, 4, 5), steps=3)
-    found = ascend(linear, logit(0), random(1, 3, 4, 5), steps=50, watch=stop)
-    assert len(found.trace) == len(found.seconds) == 3
-    assert torch.equal(found.image, whole.image)
-    assert list(found.seconds) == sorted(found.seconds)
+    complete = ascend(linear, logit(0), random(1, 3, 4, 5), steps=3)
+    result = ascend(linear, logit(0), random(1, 3, 4, 5), steps=50, watch=stop)
+    assert len(result.trace) == len(result.seconds) == 3
+    assert torch.equal(result.image, complete.image)
+    assert list(result.seconds) == sorted(result.seconds)
 
 
 def test_lbfgs_solves_a_quadratic_sooner_than_sgd(smooth):
@@ -408,23 +416,26 @@ def test_lbfgs_solves_a_quadratic_sooner_than_sgd(smooth):
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
-        ({"steps": 0}, "at least 1, got 0"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"objective": channel("nowhere", 0)}, "no layer 'nowhere'"),
         ({"objective": logit(2)}, "target 2 does not exist"),
-        ({"objective": Objective(lambda seen: seen.logits)}, r"gave shape \(1, 2\)"),
-        ({"objective": Objective(lambda seen: seen.logits[:, 0] * torch.nan)}, "smaller steps"),
-        ({"start": fourier(torch.ones(1, 3, 4, 5)), "edits": [blur(1)]}, "edits work on pixels"),
+        ({"objective": Objective(lambda view: view.logits)}, r"got shape \(1, 2\)"),
+        ({"objective": Objective(lambda view: view.logits[:, 0] * torch.nan)}, "smaller steps"),
+        (
+            {"start": fourier(torch.ones(1, 3, 4, 5)), "edits": [blur(1)]},
+            "edits work only on pixels",
+        ),
         ({"start": torch.ones(3, 4, 5)}, r"image\[None\]"),
     ],
 )
-def test_what_cannot_be_is_refused(linear, settings, told):
-    with pytest.raises(ValueError, match=told):
+def test_bad_arguments_are_refused(linear, settings, message):
+    with pytest.raises(ValueError, match=message):
         ascend(**({"model": linear, "objective": logit(0), "start": IMAGE[:1]} | settings))
 
 
-# ------------------------------------------------------------ dreams
+# --- Dreams ---------------------------------------------------------------------------------------
 
 
 def test_dream_goes_through_its_octaves():
@@ -446,7 +457,7 @@ def test_dream_goes_through_its_octaves():
             dream(model, J, photo, **wrong)
 
 
-def test_one_octave_is_an_ascent():
+def test_one_octave_equals_an_ascent():
     model = nets.load("pocket_allconv")
     x, J = noise(1, 3, 40, 40), layer_norm("net.features.2")
     step = partial(torch.optim.SGD, lr=0.01)

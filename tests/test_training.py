@@ -1,7 +1,8 @@
-"""Training: stopped and resumed it ends with the same weights; what it writes can be loaded."""
+"""Training: it can be stopped and resumed with the same weights, and writes weights that load."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vislib import nets
+from vislib import cli, nets
 from vislib.data import pocket
 from vislib.errors import InputError
 from vislib.nets import training
 
 NAME = "pocket_squeezenet"
-SETTINGS: dict[str, Any] = {"epochs": 2, "scenes": 24, "seed": 3, "progress": False}
+RECIPE = training.Recipe(NAME, epochs=2, scenes=24, seed=3)
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +32,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, stopped = tmp_path / "whole.safetensors", tmp_path / "stopped.safetensors"
-    training.train(NAME, out=whole, **SETTINGS)
+    training.train(RECIPE, out=whole, progress=False)
 
     original, calls = training._epoch, []
 
@@ -43,10 +44,10 @@ def test_an_interrupted_training_ends_with_the_same_weights(
 
     monkeypatch.setattr(training, "_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        training.train(NAME, out=stopped, **SETTINGS)
+        training.train(RECIPE, out=stopped, progress=False)
     assert not stopped.exists()
-    torch.manual_seed(99)  # nothing outside may matter
-    training.train(NAME, out=stopped, **SETTINGS)
+    torch.manual_seed(99)  # the global random state must not matter
+    training.train(RECIPE, out=stopped, progress=False)
     assert len(calls) == 3, "the first epoch was not trained twice"
 
     first, second = load_file(whole), load_file(stopped)
@@ -64,10 +65,10 @@ def test_a_checkpoint_of_other_settings_is_not_used(tmp_path: Path) -> None:
     assert training._restore(path, {"seed": 1}, model.net, optimiser) == 7
 
 
-def test_what_it_writes_is_loaded_and_has_a_card(tmp_path: Path) -> None:
+def test_written_weights_can_be_loaded_and_have_a_card(tmp_path: Path) -> None:
     out = tmp_path / "folder" / "mine.safetensors"
     before = torch.random.get_rng_state()
-    card = training.train(NAME, out=out, **SETTINGS)
+    card = training.train(RECIPE, out=out, progress=False)
     assert torch.equal(torch.random.get_rng_state(), before)
     assert card["seed"] == "3" and card["epochs"] == "2" and card["unseen"] == "0.5"
     assert card["command"] == f"vislib train {NAME} --epochs 2 --scenes 24 --seed 3"
@@ -81,7 +82,7 @@ def test_fused_norms_compute_the_same(name: str) -> None:
     keys = model.net.state_dict().keys()
     training.add_norms(model.net)
     x = torch.rand(8, 3, 96, 96, generator=torch.Generator().manual_seed(0))
-    model.train()(x)  # gives the norms something to do
+    model.train()(x)  # changes the statistics of the norms
     with torch.no_grad():
         expected = model.eval()(x)
         training.fuse_norms(model.net)
@@ -89,7 +90,7 @@ def test_fused_norms_compute_the_same(name: str) -> None:
     assert model.net.state_dict().keys() == keys
 
 
-def test_learning_rate_warms_up_then_falls_to_nothing() -> None:
+def test_learning_rate_warms_up_then_falls_to_zero() -> None:
     rates = [training._rate(done) for done in np.linspace(0, 1, 101)]
     top = int(np.argmax(rates))
     assert 0 < top < 10 and rates[-1] < 1e-8
@@ -97,7 +98,7 @@ def test_learning_rate_warms_up_then_falls_to_nothing() -> None:
     assert rates[top:] == sorted(rates[top:], reverse=True)
 
 
-def test_scenes_are_kept_for_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scenes_are_cached(monkeypatch: pytest.MonkeyPatch) -> None:
     images, labels = training.cached_scenes(10, 1)
     original = pocket.training_scenes
     monkeypatch.setattr(
@@ -118,20 +119,72 @@ def test_val_scenes_are_the_shipped_ones() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("vgg19", {}, "pocket_vgg"),
-        (NAME, {"epochs": 0}, "epochs"),
-        (NAME, {"scenes": 0}, "scenes"),
+        ("vgg19", {}, r"name must be one of .*pocket_vgg.*, got 'vgg19'"),
+        (NAME, {"epochs": 0}, "epochs and scenes must be at least 1, got 0 and 8000"),
+        (NAME, {"scenes": 0}, "epochs and scenes must be at least 1, got 16 and 0"),
+        (NAME, {"adversarial": 300}, "between 0 and 255 grey levels, got 300"),
+        (NAME, {"adversarial": float("nan")}, "between 0 and 255 grey levels, got nan"),
+        (NAME, {"first_scale": 0}, "first_scale must be positive and finite, got 0"),
+        (NAME, {"first_scale": float("inf")}, "first_scale must be positive and finite, got inf"),
+        (NAME, {"snapshots": [1, 17]}, r"epochs 0 to 16, got \[1, 17\]"),
+        ("pocket_resnet", {"snapshots": [0]}, "no part `features`"),
+        (NAME, {"seed": -1}, "seed must be at least 0, got -1"),
     ],
 )
-def test_impossible_wishes_are_explained(name: str, options: Any, message: str) -> None:
+def test_a_recipe_checks_its_values(name: str, options: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        training.train(name, **options)
+        training.Recipe(name, **options)
 
 
-def test_a_damaged_checkpoint_is_said(tmp_path: Path) -> None:
+def test_the_command_of_a_recipe_repeats_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = training.Recipe(
+        "pocket_allconv",
+        bfloat16=True,
+        first_scale=0.1,
+        start=nets.WEIGHTS / "pocket_allconv.safetensors",
+        adversarial=4.0,
+        snapshots=[2, 0],
+    )
+    assert recipe.command == (
+        "vislib train pocket_allconv --epochs 16 --scenes 8000 --seed 0 --bfloat16 "
+        "--first-scale 0.1 --start pocket_allconv --adversarial 4 --snapshots 0 2"
+    )
+    assert (
+        training.Recipe(NAME).command == f"vislib train {NAME} --epochs 16 --scenes 8000 --seed 0"
+    )
+    recipes = []
+
+    def train(recipe: training.Recipe, **options: Any) -> dict[str, str]:
+        recipes.append(recipe)
+        return {"unseen": "0.5"}
+
+    monkeypatch.setattr(training, "train", train)
+    assert cli.main(recipe.command.split()[1:]) == 0
+    assert recipes == [recipe]
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted(nets.WEIGHTS.glob("pocket*"))])
+def test_the_shipped_cards_are_those_of_a_recipe(name: str) -> None:
+    card = nets.card(name)
+    recipe = training.Recipe(
+        card["name"],
+        epochs=int(card["epochs"]),
+        scenes=int(card["scenes"]),
+        seed=int(card["seed"]),
+        bfloat16=card["bfloat16"] == "True",
+        first_scale=float(card.get("first_scale", 1)),
+        start=card.get("start"),
+        adversarial=float(card.get("adversarial", 0)),
+        snapshots=json.loads(card.get("snapshots", "[]")),
+    )
+    assert recipe.command == card["command"]
+    assert {key: str(value) for key, value in recipe.settings().items()}.items() <= card.items()
+
+
+def test_a_damaged_checkpoint_is_reported(tmp_path: Path) -> None:
     (tmp_path / "a.checkpoint").write_bytes(b"junk")
     with pytest.raises(InputError, match=r"a\.checkpoint is damaged .*delete it"):
-        training.train(NAME, out=tmp_path / "a.safetensors", **SETTINGS)
+        training.train(RECIPE, out=tmp_path / "a.safetensors", progress=False)
 
 
 def test_a_training_that_fails_leaves_the_weights_alone(
@@ -140,17 +193,17 @@ def test_a_training_that_fails_leaves_the_weights_alone(
     (tmp_path / "a.safetensors").write_bytes(b"mine")
     monkeypatch.setattr(training, "PEAK_RATE", float("nan"))
     with pytest.raises(InputError, match="the loss of pocket_squeezenet is nan in epoch"):
-        training.train(NAME, out=tmp_path / "a.safetensors", **SETTINGS)
+        training.train(RECIPE, out=tmp_path / "a.safetensors", progress=False)
     assert (tmp_path / "a.safetensors").read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize("file", ["", "a.checkpoint", "a.part"])
-def test_a_place_that_cannot_hold_the_weights_is_said_at_once(tmp_path: Path, file: str) -> None:
+def test_a_path_that_cannot_hold_the_weights(tmp_path: Path, file: str) -> None:
     with pytest.raises(InputError, match="cannot hold the weights"):
-        training.train(NAME, out=tmp_path / file, **SETTINGS)
+        training.train(RECIPE, out=tmp_path / file, progress=False)
 
 
-def test_weights_are_no_snapshots() -> None:
+def test_weights_are_not_snapshots() -> None:
     with pytest.raises(InputError, match=r"pocket_vgg\.safetensors holds no snapshots"):
         training.snapshots("pocket_vgg", nets.WEIGHTS / "pocket_vgg.safetensors")
 

@@ -1,26 +1,31 @@
-"""Adversarial examples: small changes of an image that change the answer of a net.
+"""Adversarial examples: small perturbations of an image that change the prediction of a network.
 
-Every attack here is the same loop. Step in the direction in which the objective grows fastest, and
-project back to what is allowed: not further than ε from the image, and a picture, in [0, 1]:
+All attacks here repeat one step. They move the image in the direction in which the loss
+``−log p_target`` grows fastest, and project the result back to the allowed images: at most ε from
+the original image, with all values in [0, 1]:
 
-    x ← project(x + step · direction(∂objective/∂x))
+    x ← project(x + α · direction(∂loss/∂x))
 
-                    direction of a slope g     project a change δ
-    norm "linf"     sign(g)                    each pixel to [−ε, ε]
-    norm "l2"       g / ‖g‖₂                   shrink to ‖δ‖₂ = ε, if it is longer
+                    direction of a gradient g     projection of a perturbation δ
+    norm "linf"     sign(g)                       clip each value to [−ε, ε]
+    norm "l2"       g / ‖g‖₂                      scale to ‖δ‖₂ = ε, if it is longer
 
-Both directions are the steepest ones under their norm. `step_project` is the loop, for any
-objective. `attack` gives it the loss of a class, ``−log p_target``, to be raised (or lowered, where
-the target is an aim), and the named attacks are `attack` with some of its arguments fixed:
+Both directions are those of steepest ascent under their norm. The attacks differ in the number of
+steps and in the start:
 
-    fgsm    one step of size ε                         Goodfellow, Shlens & Szegedy 2015
-    bim     many small steps                           Kurakin, Goodfellow & Bengio 2017
-    pgd     the same from a random place within ε      Madry et al. 2018
+    fgsm    one step of size ε                                Goodfellow, Shlens & Szegedy 2015
+    bim     many small steps                                  Kurakin, Goodfellow & Bengio 2017
+    pgd     many small steps from a random start within ε     Madry et al. 2018
+    eot     many small steps that raise a mean loss over      Athalye et al. 2018
+            random views of the image
 
-Expectation over transformations (Athalye et al. 2018) is `attack` with a `transform`.
+A targeted attack lowers the loss of a target class instead. `projected_gradient_ascent` is the same
+loop for any objective; `move_grad_cam` uses it to attack an explanation.
 
-Images are N×C×H×W in [0, 1], ε is in the same unit (8/255 is eight grey levels). The norm is that
-of each image. The promise on it is exact, in floating point too: `project` rounds towards x.
+Images are N×C×H×W in [0, 1], and ε has the same unit (8/255 is eight grey levels). Norms are those
+of single images. The bound ε holds in exact arithmetic, not only up to rounding (`project`).
+
+Szegedy et al. 2014, "Intriguing properties of neural networks", describe the first such examples.
 """
 
 from __future__ import annotations
@@ -43,229 +48,7 @@ NORMS = ("linf", "l2")
 ROUNDING = 1e-5  # resizing may leave values such as 1.0000001
 
 
-# --- The loop ------------------------------------------------------------------------------------
-
-
-def step_project(
-    objective: Objective,
-    x: Tensor,
-    *,
-    epsilon: float,
-    norm: str = "linf",
-    steps: int = 20,
-    step_size: float | None = None,
-    random_start: bool = False,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Raise ``objective(x)`` by steps that stay within `epsilon` of `x` and within [0, 1].
-
-    Args:
-        objective: N×C×H×W images to N numbers, differentiable; each depends on its own image.
-        x: where to start, N×C×H×W in [0, 1]. (What rounding left just outside is clamped first.)
-        epsilon: the largest change, in the norm, of each image.
-        norm: ``"linf"`` (largest change of a value) or ``"l2"`` (Euclidean length).
-        steps: how many.
-        step_size: of each step, in the norm; by default ``2.5 · epsilon / steps``, which can reach
-            every place and turn round (Madry et al. 2018).
-        random_start: begin at a random place within `epsilon`.
-        generator: for random numbers. By default one with seed 0; PyTorch's own is never used.
-
-    Returns:
-        The last images, as `x` is: N×C×H×W in [0, 1].
-
-    Raises:
-        ValueError: images outside [0, 1], a negative epsilon, an unknown norm, no steps, or an
-            objective that is not finite.
-    """
-    size = _check(x, epsilon, norm, steps, step_size)
-    generator = generator or torch.Generator().manual_seed(0)
-    with torch.inference_mode(False), torch.enable_grad():
-        x = x.detach().clamp(0, 1)
-        y = x
-        if random_start:
-            y = project(x, x + _inside(x, epsilon, norm, generator), epsilon, norm)
-        for _ in range(steps):
-            leaf = y.detach().requires_grad_()
-            values = objective(leaf.clone())  # a net may overwrite its input: not this leaf
-            if not values.isfinite().all():
-                raise ValueError(f"the objective is not finite: {values.detach().tolist()}")
-            (slope,) = torch.autograd.grad(values.sum(), leaf)
-            y = project(x, y + size * direction(slope, norm), epsilon, norm)
-        return y
-
-
-def direction(slope: Tensor, norm: str) -> Tensor:
-    """The change of norm 1 that a linear function with this slope grows most by, N×C×H×W.
-
-    ``"linf"``: the sign. ``"l2"``: the slope itself, divided by its length. A slope of zero stays.
-    """
-    if norm == "linf":
-        return slope.sign()
-    largest = slope.abs().amax(dim=(1, 2, 3), keepdim=True)
-    slope = slope / torch.where(largest > 0, largest, 1)  # squares of tiny slopes would vanish
-    length = _length(slope)
-    return slope / torch.where(length > 0, length, 1)
-
-
-def project(x: Tensor, y: Tensor, epsilon: float, norm: str = "linf") -> Tensor:
-    """The image next to `y` that is within `epsilon` of `x`, and in [0, 1]: N×C×H×W.
-
-    `x` itself must be in [0, 1], so that the clamp moves nothing away from it. The norm of the
-    result minus `x`, in exact arithmetic, is at most `epsilon`.
-    """
-    change = y - x
-    tiny = torch.finfo(x.dtype).eps
-    if norm == "linf":
-        bound = torch.tensor(epsilon, dtype=x.dtype)
-        if float(bound) > epsilon:  # epsilon itself is no number of this type
-            bound = torch.nextafter(bound, torch.zeros_like(bound))
-        change = change.clamp(-float(bound), float(bound))
-    else:
-        # A length of n numbers may come out wrong by n roundings, and 4 follow in x's own type.
-        length = _length(change.to("cpu", torch.float64))
-        reach = epsilon * (1 - 4 * tiny - x[0].numel() * 2**-52)
-        shrink = (reach / length.clamp(min=1e-300)).clamp(max=1)
-        change = change * shrink.to(x)
-    return _add_inwards(x, change).clamp(0, 1)
-
-
-def _add_inwards(x: Tensor, change: Tensor) -> Tensor:
-    """``x + change``, rounded towards x: no further away than `change` says.
-
-    The rounding error of a sum is itself a floating-point number (Knuth 1969, "TwoSum"): where the
-    sum was rounded away from x, take the number before it.
-    """
-    total = x + change
-    moved = total - x
-    error = (x - (total - moved)) + (change - moved)  # x + change = total + error, exactly
-    too_far = error * change.sign() < 0
-    return torch.where(too_far, torch.nextafter(total, x), total)
-
-
-def _length(change: Tensor) -> Tensor:
-    """The Euclidean length of each image, N×1×1×1."""
-    return change.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-
-
-def noise(
-    x: Tensor, *, epsilon: float, norm: str = "linf", generator: torch.Generator | None = None
-) -> Tensor:
-    """The control: `x` plus random noise as large as an attack may be, N×C×H×W in [0, 1].
-
-    ``"linf"``: +ε or −ε at each value, as FGSM. ``"l2"``: a random direction, of length ε. (Where
-    the image is near black or white the clamp to [0, 1] takes some of it away.)
-    """
-    _check(x, epsilon, norm, 1, None)
-    generator = generator or torch.Generator().manual_seed(0)
-    x = x.detach().clamp(0, 1)
-    change = direction(_normal(x, generator), norm) * epsilon
-    return project(x, x + change, epsilon, norm)
-
-
-def _normal(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Normal noise of x's shape. Drawn where the generator lives, so all devices get the same."""
-    return torch.randn(x.shape, generator=generator, device=generator.device).to(x)
-
-
-def _inside(x: Tensor, epsilon: float, norm: str, generator: torch.Generator) -> Tensor:
-    """A random change within epsilon, all equally likely."""
-    if norm == "linf":
-        share = torch.rand(x.shape, generator=generator, device=generator.device).to(x)
-        return epsilon * (2 * share - 1)
-    radius = torch.rand(len(x), generator=generator, device=generator.device).to(x)
-    radius = radius.view(-1, 1, 1, 1) ** (1 / x[0].numel())  # volume grows with radius to the n
-    return epsilon * radius * direction(_normal(x, generator), "l2")
-
-
-def _check(x: Tensor, epsilon: float, norm: str, steps: int, step_size: float | None) -> float:
-    """Raise ``ValueError`` where the arguments make no sense; else the size of a step."""
-    pixels = check_images(x).detach()
-    low, high = float(pixels.min()), float(pixels.max())
-    if low < -ROUNDING or high > 1 + ROUNDING:
-        raise ValueError(
-            f"x must be in [0, 1], its values run from {low:.6g} to {high:.6g}: attacks work on "
-            "pixels, and the nets of vislib.nets normalise by themselves"
-        )
-    if norm not in NORMS:
-        raise ValueError(f"there is no norm {norm!r}: {nearest(norm, NORMS)}")
-    if not (epsilon >= 0 and math.isfinite(epsilon)):
-        raise ValueError(f"epsilon must be a finite number, at least 0, got {epsilon}")
-    if steps < 1:
-        raise ValueError(f"an attack takes at least one step, got steps={steps}")
-    size = 2.5 * epsilon / steps if step_size is None else step_size
-    if not (size >= 0 and math.isfinite(size)):
-        raise ValueError(f"step_size must be a finite number, at least 0, got {step_size}")
-    return size
-
-
-# --- Attacks on a class --------------------------------------------------------------------------
-
-
-def attack(
-    model: nn.Module,
-    x: Tensor,
-    target: Target,
-    *,
-    epsilon: float,
-    norm: str = "linf",
-    steps: int = 20,
-    step_size: float | None = None,
-    targeted: bool = False,
-    random_start: bool = False,
-    generator: torch.Generator | None = None,
-    transform: Transform | None = None,
-    samples: int = 1,
-) -> Tensor:
-    """Change `x` so that the net leaves the class `target`, or (`targeted`) reaches it.
-
-    The objective is the loss ``−log p_target``, raised, or lowered where `targeted`.
-
-    Args:
-        model: N×C×H×W in [0, 1] → N×K logits (`vislib.nets` normalise inside).
-        x: the images, N×C×H×W in [0, 1].
-        target: one class or N: the true class, or the aim.
-        epsilon: the largest change of each image, in the norm.
-        norm: ``"linf"`` or ``"l2"``.
-        steps: how many.
-        step_size: of each, in the norm; by default ``2.5 · epsilon / steps``.
-        targeted: whether `target` is the aim.
-        random_start: begin at a random place within `epsilon`.
-        generator: for random numbers; by default one with seed 0.
-        transform: images and generator to randomly changed images, differentiable, such as
-            `random_view`. The objective is then the mean over its results.
-        samples: how many results of `transform` each step takes the mean of.
-
-    Returns:
-        The changed images, N×C×H×W in [0, 1], at most `epsilon` from `x`.
-
-    Raises:
-        ValueError: as `step_project`; a class that the model does not have; no samples.
-
-    Szegedy et al. 2014, "Intriguing properties of neural networks"; Madry et al. 2018, "Towards
-    Deep Learning Models Resistant to Adversarial Attacks"; for `transform` Athalye et al. 2018,
-    "Synthesizing Robust Adversarial Examples".
-    """
-    if samples < 1:
-        raise ValueError(f"the mean needs at least one sample, got samples={samples}")
-    generator = generator or torch.Generator().manual_seed(0)
-    sign = 1 if targeted else -1
-
-    def objective(y: Tensor) -> Tensor:
-        seen = [y] if transform is None else [transform(y, generator) for _ in range(samples)]
-        logits = [check_logits(model(view)) for view in seen]
-        return sign * torch.stack([score(z.log_softmax(1), target) for z in logits]).mean(0)
-
-    with frozen(model):
-        return step_project(
-            objective,
-            x,
-            epsilon=epsilon,
-            norm=norm,
-            steps=steps,
-            step_size=step_size,
-            random_start=random_start,
-            generator=generator,
-        )
+# --- FGSM, BIM and PGD ----------------------------------------------------------------------------
 
 
 def fgsm(
@@ -277,21 +60,39 @@ def fgsm(
     norm: str = "linf",
     targeted: bool = False,
 ) -> Tensor:
-    """Fast gradient sign method, one step: ``x + ε · sign(∂loss/∂x)``, clamped to [0, 1].
+    """Fast gradient sign method (FGSM): one step, ``x + ε · sign(∂loss/∂x)``, clipped to [0, 1].
 
-    With ``norm="l2"`` a step of length ε along the gradient. Arguments as for `attack`.
+    With ``norm="l2"`` the step has length ε and the direction of the gradient.
     Goodfellow, Shlens & Szegedy 2015, "Explaining and Harnessing Adversarial Examples".
+
+    Args:
+        model: N×C×H×W images in [0, 1] to N×K logits. (`vislib.nets` normalise inside.)
+        x: the images, N×C×H×W in [0, 1]. Values that rounding left just outside are clipped.
+        target: one class or N classes: the true class or, if `targeted`, the target class.
+        epsilon: the largest perturbation of each image, in the norm.
+        norm: ``"linf"`` (largest change of a value) or ``"l2"`` (Euclidean length).
+        targeted: whether to make `target` more likely instead of less likely.
+
+    Returns:
+        The attacked images, N×C×H×W in [0, 1], at most `epsilon` from `x`.
+
+    Raises:
+        ValueError: if images are outside [0, 1], `epsilon` is negative or not finite, the norm is
+            unknown, the model does not have the class, or the loss is not finite.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+    >>> x = torch.rand(2, 3, 2, 2)
+    >>> attacked = fgsm(model, x, 3, epsilon=8 / 255)
+    >>> bool((attacked - x).abs().max() <= 8 / 255)
+    True
+    >>> bool((model(attacked).log_softmax(1)[:, 3] < model(x).log_softmax(1)[:, 3]).all())
+    True
     """
-    return attack(
-        model,
-        x,
-        target,
-        epsilon=epsilon,
-        norm=norm,
-        steps=1,
-        step_size=epsilon,
-        targeted=targeted,
-    )
+    sign = -1 if targeted else 1
+    with frozen(model):
+        x, _ = _prepare(x, epsilon, norm)
+        gradient = _loss_gradient(model, x, target)
+        return project(x, x + sign * epsilon * direction(gradient, norm), epsilon, norm)
 
 
 def bim(
@@ -305,20 +106,38 @@ def bim(
     step_size: float | None = None,
     targeted: bool = False,
 ) -> Tensor:
-    """Basic iterative method: many small steps of FGSM, each projected. Arguments as for `attack`.
+    """Basic iterative method (BIM): many small steps of `fgsm`, each followed by a projection.
+
+        x_0 = x,    x_{t+1} = project(x_t + α · direction(∂loss/∂x_t))
 
     Kurakin, Goodfellow & Bengio 2017, "Adversarial Examples in the Physical World".
+
+    Args:
+        model, x, target, epsilon, norm, targeted: as in `fgsm`.
+        steps: number of steps, at least 1.
+        step_size: α, the size of a step in the norm; by default ``2.5 · epsilon / steps``, which
+            is enough to reach every allowed image and to turn back (Madry et al. 2018).
+
+    Returns:
+        The attacked images, N×C×H×W in [0, 1], at most `epsilon` from `x`.
+
+    Raises:
+        ValueError: as in `fgsm`, and if `steps` is below 1 or `step_size` negative or not finite.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+    >>> x = torch.rand(2, 3, 2, 2)
+    >>> attacked = bim(model, x, 3, epsilon=0.5, norm="l2", steps=10, targeted=True)
+    >>> bool((model(attacked).log_softmax(1)[:, 3] > model(x).log_softmax(1)[:, 3]).all())
+    True
     """
-    return attack(
-        model,
-        x,
-        target,
-        epsilon=epsilon,
-        norm=norm,
-        steps=steps,
-        step_size=step_size,
-        targeted=targeted,
-    )
+    sign = -1 if targeted else 1
+    with frozen(model):
+        x, step_size = _prepare(x, epsilon, norm, steps, step_size)
+        y = x
+        for _ in range(steps):
+            gradient = _loss_gradient(model, y, target)
+            y = project(x, y + sign * step_size * direction(gradient, norm), epsilon, norm)
+    return y
 
 
 def pgd(
@@ -333,25 +152,151 @@ def pgd(
     targeted: bool = False,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Projected gradient descent: `bim` from a random start. Arguments as for `attack`.
+    """Projected gradient descent (PGD): the steps of `bim` from a random start within ε.
+
+        x_0 = project(x + random perturbation)
+        x_{t+1} = project(x_t + α · direction(∂loss/∂x_t))
 
     Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks".
+
+    Args:
+        model, x, target, epsilon, norm, steps, step_size, targeted: as in `bim`.
+        generator: source of the random start; by default a new one with seed 0. PyTorch's global
+            generator is never used.
+
+    Returns:
+        The attacked images, N×C×H×W in [0, 1], at most `epsilon` from `x`.
+
+    Raises:
+        ValueError: as in `bim`.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+    >>> x = torch.rand(2, 3, 8, 8)
+    >>> attacked = pgd(model, x, [3, 0], epsilon=8 / 255)
+    >>> bool((attacked - x).abs().max() <= 8 / 255)
+    True
     """
-    return attack(
-        model,
-        x,
-        target,
-        epsilon=epsilon,
-        norm=norm,
-        steps=steps,
-        step_size=step_size,
-        targeted=targeted,
-        random_start=True,
-        generator=generator,
-    )
+    sign = -1 if targeted else 1
+    generator = generator or torch.Generator().manual_seed(0)
+    with frozen(model):
+        x, step_size = _prepare(x, epsilon, norm, steps, step_size)
+        y = _random_start(x, epsilon, norm, generator)
+        for _ in range(steps):
+            gradient = _loss_gradient(model, y, target)
+            y = project(x, y + sign * step_size * direction(gradient, norm), epsilon, norm)
+    return y
 
 
-# --- The physical world --------------------------------------------------------------------------
+# --- The same loop for any objective --------------------------------------------------------------
+
+
+def projected_gradient_ascent(
+    objective: Objective,
+    x: Tensor,
+    *,
+    epsilon: float,
+    norm: str = "linf",
+    steps: int = 20,
+    step_size: float | None = None,
+    random_start: bool = False,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Images near `x` with a larger ``objective(x)``: the loop of `pgd` for any objective.
+
+    Args:
+        objective: N×C×H×W images to N numbers, differentiable; each number depends only on its
+            own image.
+        x, epsilon, norm, steps, step_size: as in `bim`.
+        random_start: whether to start at a random image within `epsilon` instead of at `x`.
+        generator: as in `pgd`.
+
+    Returns:
+        The images after the last step, N×C×H×W in [0, 1], at most `epsilon` from `x`.
+
+    Raises:
+        ValueError: as in `bim`, without a model and its classes.
+
+    >>> x = torch.full((1, 3, 4, 4), 0.5)
+    >>> brighter = projected_gradient_ascent(lambda y: y.sum((1, 2, 3)), x, epsilon=0.125)
+    >>> bool((brighter == 0.625).all())
+    True
+    """
+    generator = generator or torch.Generator().manual_seed(0)
+    with torch.inference_mode(False), torch.enable_grad():
+        x, step_size = _prepare(x, epsilon, norm, steps, step_size)
+        y = _random_start(x, epsilon, norm, generator) if random_start else x
+        for _ in range(steps):
+            gradient = _gradient(objective, y)
+            y = project(x, y + step_size * direction(gradient, norm), epsilon, norm)
+    return y
+
+
+# --- Expectation over transformations -------------------------------------------------------------
+
+
+def eot(
+    model: nn.Module,
+    x: Tensor,
+    target: Target,
+    *,
+    transform: Transform | None = None,
+    samples: int = 1,
+    epsilon: float,
+    norm: str = "linf",
+    steps: int = 20,
+    step_size: float | None = None,
+    targeted: bool = False,
+    random_start: bool = False,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Expectation over transformations (EOT): raise the mean loss over random views of the image.
+
+        maximise  E_t[ −log p_target(t(x + δ)) ]    over  ‖δ‖ ≤ ε
+
+    Each step estimates the mean from `samples` new random transformations t.
+    Athalye et al. 2018, "Synthesizing Robust Adversarial Examples".
+
+    Args:
+        model, x, target, epsilon, norm, steps, step_size, targeted: as in `bim`.
+        transform: ``transform(images, generator)`` returns randomly transformed images and is
+            differentiable, such as `random_view`. None: no transformation, which gives `bim`.
+        samples: number of transformations for each step, at least 1.
+        random_start: whether to start at a random image within `epsilon` instead of at `x`.
+        generator: source of the random start and of the transformations; by default a new one
+            with seed 0.
+
+    Returns:
+        The attacked images, N×C×H×W in [0, 1], at most `epsilon` from `x`.
+
+    Raises:
+        ValueError: as in `bim`, and if `samples` is below 1.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+    >>> x = torch.rand(2, 3, 8, 8)
+    >>> attacked = eot(model, x, 3, transform=random_view, samples=4, epsilon=8 / 255, steps=5)
+    >>> bool((attacked - x).abs().max() <= 8 / 255)
+    True
+    """
+    if samples < 1:
+        raise ValueError(f"samples must be at least 1, got {samples}")
+    generator = generator or torch.Generator().manual_seed(0)
+    sign = -1 if targeted else 1
+
+    def mean_loss(y: Tensor) -> Tensor:
+        views = [y] if transform is None else [transform(y, generator) for _ in range(samples)]
+        return sign * torch.stack([_loss(model, view, target) for view in views]).mean(0)
+
+    with frozen(model):
+        return projected_gradient_ascent(
+            mean_loss,
+            x,
+            epsilon=epsilon,
+            norm=norm,
+            steps=steps,
+            step_size=step_size,
+            random_start=random_start,
+            generator=generator,
+        )
 
 
 def random_view(
@@ -362,26 +307,36 @@ def random_view(
     zoom: float = 1.25,
     light: float = 0.25,
 ) -> Tensor:
-    """Each image as a camera might see it: turned, nearer or further, lighter or darker.
+    """Each image as a camera might see it: rotated, enlarged or reduced, brighter or darker.
 
     Args:
         x: N×C×H×W in [0, 1].
-        generator: for the random numbers; each image draws its own.
-        angle: turned by up to so many degrees to either side.
-        zoom: enlarged by a factor between 1/zoom and zoom. What lies outside is mirrored.
-        light: multiplied by a factor between 1 − light and 1 + light, then clamped to [0, 1].
+        generator: source of the random numbers; each image has its own view.
+        angle: largest rotation to either side, in degrees.
+        zoom: largest factor of enlargement and of reduction, at least 1. Pixels from outside the
+            image are filled by reflection.
+        light: images are multiplied by a factor between ``1 − light`` and ``1 + light``, then
+            clipped to [0, 1].
 
     Returns:
         N×C×H×W in [0, 1], differentiable with respect to x.
+
+    Raises:
+        ValueError: if `zoom` is below 1.
+
+    >>> x = torch.full((2, 3, 8, 8), 0.5)  # rotation and zoom do not change a uniform image
+    >>> views = random_view(x, torch.Generator().manual_seed(0), light=0.25)
+    >>> bool(views.min() >= 0.374) and bool(views.max() <= 0.626)
+    True
     """
     if zoom < 1:
-        raise ValueError(f"zoom is the largest factor, at least 1, got {zoom}")
+        raise ValueError(f"zoom must be at least 1 (the largest factor), got {zoom}")
     draw = torch.rand(3, len(x), generator=generator, device=generator.device).to(x) * 2 - 1
-    seen = rotate_and_zoom(x, draw[0] * math.radians(angle), zoom ** -draw[1])
-    return (seen * (1 + light * draw[2]).view(-1, 1, 1, 1)).clamp(0, 1)
+    view = rotate_and_zoom(x, draw[0] * math.radians(angle), zoom ** -draw[1])
+    return (view * (1 + light * draw[2]).view(-1, 1, 1, 1)).clamp(0, 1)
 
 
-# --- An attack on an explanation -----------------------------------------------------------------
+# --- An attack on an explanation ------------------------------------------------------------------
 
 
 def move_grad_cam(
@@ -397,40 +352,251 @@ def move_grad_cam(
     step_size: float | None = None,
     keep: float = 1.0,
 ) -> Tensor:
-    """Change `x` so that Grad-CAM for `target` becomes like `goal`, and the answer stays.
+    """Images near `x` whose Grad-CAM map resembles `goal`, while the prediction stays.
 
-    The objective is ``cos(Grad-CAM(x'), goal) − keep · KL(p(x) ‖ p(x'))``: the cosine is 1 where
-    the map is a multiple of `goal`, and the divergence is 0 where all probabilities stay.
+        maximise  cos(Grad-CAM(x'), goal) − keep · KL(p(x) ‖ p(x'))    over  ‖x' − x‖ ≤ ε
+
+    The cosine is 1 if the map is a multiple of `goal`; the divergence is 0 if all probabilities
+    stay. The attack works without second derivatives of ReLUs: Grad-CAM's feature maps change with
+    the image even where its channel weights do not.
+    Ghorbani, Abid & Zou 2019, "Interpretation of Neural Networks is Fragile"; Dombrowski et al.
+    2019, "Explanations Can Be Manipulated and Geometry Is to Blame".
 
     Args:
-        model, x, target: as for `attack`; `target` is the class whose map is moved.
-        goal: the map that is wanted, N×1×h×w or 1×1×h×w, of any size, at least 0.
-        epsilon, norm, steps, step_size: as for `attack`.
+        model, x, epsilon, norm, steps, step_size: as in `bim`.
+        target: the class or N classes whose maps are moved.
+        goal: the desired map, N×1×h×w or 1×1×h×w, of any size, at least 0.
         layer: Grad-CAM's layer; by default the last convolutional stage.
-        keep: how much a change of the answer counts against the attack.
+        keep: weight of the divergence, at least 0.
 
-    Ghorbani, Abid & Zou 2019, "Interpretation of Neural Networks is Fragile"; Dombrowski et al.
-    2019, "Explanations Can Be Manipulated and Geometry Is to Blame". (Grad-CAM itself needs no
-    second derivative of a ReLU: the maps move with the image, also where the weights do not.)
+    Returns:
+        The attacked images, N×C×H×W in [0, 1], at most `epsilon` from `x`.
+
+    Raises:
+        ValueError: as in `bim`, and if the layer does not exist.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+    >>> x = torch.rand(1, 3, 8, 8)
+    >>> goal = torch.zeros(1, 1, 6, 6)
+    >>> goal[..., :3, :3] = 1  # the upper left corner
+    >>> attacked = move_grad_cam(model, x, 3, goal, epsilon=8 / 255, layer="0", steps=5)
+    >>> bool((attacked - x).abs().max() <= 8 / 255)
+    True
     """
     check_images(x)
-    chosen = last_conv_stage(model, x) if layer is None else layer
+    layer = last_conv_stage(model, x) if layer is None else layer
     with frozen(model):
         with torch.no_grad():
             before = check_logits(model(x.clone())).log_softmax(1)
 
         def objective(y: Tensor) -> Tensor:
-            with record(model, [chosen]) as outputs:
-                logits = model(y)
-            (maps,) = outputs.values()
-            (slope,) = torch.autograd.grad(score(logits, target).sum(), maps, create_graph=True)
-            # Grad-CAM without its last ReLU: a place below 0 must find its way up.
-            seen = (slope.mean((2, 3), keepdim=True) * maps).sum(1, keepdim=True)
-            wanted = F.interpolate(goal.to(seen), seen.shape[-2:], mode="area").expand_as(seen)
-            alike = F.cosine_similarity(seen.flatten(1), wanted.flatten(1), eps=1e-12)
+            cam, logits = _signed_grad_cam(model, y, target, layer)
+            desired = F.interpolate(goal.to(cam), cam.shape[-2:], mode="area").expand_as(cam)
+            cosine = F.cosine_similarity(cam.flatten(1), desired.flatten(1), eps=1e-12)
             after = logits.log_softmax(1)
-            return alike - keep * F.kl_div(after, before, log_target=True, reduction="none").sum(1)
+            divergence = F.kl_div(after, before, log_target=True, reduction="none").sum(1)
+            return cosine - keep * divergence
 
-        return step_project(
+        return projected_gradient_ascent(
             objective, x, epsilon=epsilon, norm=norm, steps=steps, step_size=step_size
         )
+
+
+def _signed_grad_cam(
+    model: nn.Module, y: Tensor, target: Target, layer: Layer
+) -> tuple[Tensor, Tensor]:
+    """Grad-CAM without its last ReLU, so that negative positions have a gradient; and logits."""
+    with record(model, [layer]) as outputs:
+        logits = model(y)
+    (maps,) = outputs.values()
+    (gradient,) = torch.autograd.grad(score(logits, target).sum(), maps, create_graph=True)
+    return (gradient.mean((2, 3), keepdim=True) * maps).sum(1, keepdim=True), logits
+
+
+# --- The control ----------------------------------------------------------------------------------
+
+
+def add_noise(
+    x: Tensor, *, epsilon: float, norm: str = "linf", generator: torch.Generator | None = None
+) -> Tensor:
+    """The control of every attack: `x` plus a random perturbation of norm ε, clipped to [0, 1].
+
+    Args:
+        x, epsilon: as in `fgsm`.
+        norm: ``"linf"``: +ε or −ε at each value, as in FGSM. ``"l2"``: a random direction, of
+            length ε. Near black or white the clipping makes the perturbation smaller.
+        generator: source of the noise; by default a new one with seed 0.
+
+    Returns:
+        The noisy images, N×C×H×W in [0, 1], at most `epsilon` from `x`.
+
+    Raises:
+        ValueError: as in `fgsm`, without a model and its classes.
+
+    >>> noisy = add_noise(torch.full((1, 3, 4, 4), 0.5), epsilon=0.125)
+    >>> sorted(set(noisy.flatten().tolist()))
+    [0.375, 0.625]
+    """
+    x, _ = _prepare(x, epsilon, norm)
+    generator = generator or torch.Generator().manual_seed(0)
+    return project(x, x + direction(_normal(x, generator), norm) * epsilon, epsilon, norm)
+
+
+# --- Direction and projection ---------------------------------------------------------------------
+
+
+def direction(gradient: Tensor, norm: str) -> Tensor:
+    """The perturbation of norm 1 along which a function with this gradient grows fastest.
+
+    Args:
+        gradient: N×C×H×W.
+        norm: ``"linf"``: the sign. ``"l2"``: the gradient divided by its length.
+
+    Returns:
+        N×C×H×W; 0 where the gradient is 0 (``"linf"``) or if all of it is 0 (``"l2"``).
+
+    >>> direction(torch.tensor([3.0, -4.0]).view(1, 1, 1, 2), "l2").flatten()
+    tensor([ 0.6000, -0.8000])
+    """
+    if norm == "linf":
+        return gradient.sign()
+    # Scaled first, because the squares of very small values would become 0.
+    largest = gradient.abs().amax(dim=(1, 2, 3), keepdim=True)
+    gradient = gradient / torch.where(largest > 0, largest, 1)
+    length = _length(gradient)
+    return gradient / torch.where(length > 0, length, 1)
+
+
+def project(x: Tensor, y: Tensor, epsilon: float, norm: str = "linf") -> Tensor:
+    """Project the images `y` to those within `epsilon` of `x`, and clip them to [0, 1].
+
+    With the perturbation ``δ = y − x`` the result is ``clip(x + δ', 0, 1)``, where
+
+        "linf"    δ' = clip(δ, −ε, ε)            "l2"    δ' = δ · min(1, ε / ‖δ‖₂)
+
+    The norm of the result minus `x` is at most `epsilon` in exact arithmetic; without care,
+    rounding can exceed it.
+
+    Args:
+        x: the original images, N×C×H×W. They must be in [0, 1]: then clipping never moves a value
+            away from `x`.
+        y: the images to project, N×C×H×W.
+        epsilon: the largest norm of the perturbation of each image, at least 0.
+        norm: ``"linf"`` or ``"l2"``.
+
+    Returns:
+        N×C×H×W in [0, 1].
+
+    >>> x = torch.full((1, 1, 1, 2), 0.5)
+    >>> project(x, x + torch.tensor([0.1, -0.4]), 0.25)
+    tensor([[[[0.6000, 0.2500]]]])
+    """
+    perturbation = y - x
+    radius = _inner_radius(x, epsilon, norm)
+    if norm == "linf":
+        perturbation = perturbation.clamp(-radius, radius)
+    else:
+        length = _length(perturbation.to("cpu", torch.float64)).clamp(min=1e-300)
+        perturbation = perturbation * (radius / length).clamp(max=1).to(x)
+    return _add_inwards(x, perturbation).clamp(0, 1)
+
+
+def _length(perturbation: Tensor) -> Tensor:
+    """The Euclidean length of each image, N×1×1×1."""
+    return perturbation.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+
+
+# --- Exact bounds in floating point ---------------------------------------------------------------
+#
+# A computed sum x + δ is rounded, so it may be further from x than ε by half a unit in the last
+# place. `project` keeps the bound exactly: `_inner_radius` reduces ε by the rounding errors of δ,
+# and `_add_inwards` rounds the sum towards x.
+
+
+def _inner_radius(x: Tensor, epsilon: float, norm: str) -> float:
+    """ε, reduced so that the rounding errors of a perturbation in x's number type stay inside."""
+    if norm == "linf":
+        radius = torch.tensor(epsilon, dtype=x.dtype)
+        if float(radius) > epsilon:  # ε itself is not a number of this type
+            radius = torch.nextafter(radius, torch.zeros_like(radius))
+        return float(radius)
+    # The length of n numbers has up to n rounding errors in float64, and 4 in x's type follow.
+    return epsilon * (1 - 4 * torch.finfo(x.dtype).eps - x[0].numel() * 2**-52)
+
+
+def _add_inwards(x: Tensor, perturbation: Tensor) -> Tensor:
+    """``x + perturbation``, rounded towards x.
+
+    The rounding error of a sum is itself a floating-point number (Knuth 1969, "The Art of Computer
+    Programming", volume 2: TwoSum). If the sum was rounded away from x, the next number towards x
+    is taken.
+    """
+    total = x + perturbation
+    moved = total - x
+    error = (x - (total - moved)) + (perturbation - moved)  # x + perturbation = total + error
+    too_far = error * perturbation.sign() < 0
+    return torch.where(too_far, torch.nextafter(total, x), total)
+
+
+# --- Parts of all attacks -------------------------------------------------------------------------
+
+
+def _prepare(
+    x: Tensor, epsilon: float, norm: str, steps: int = 1, step_size: float | None = None
+) -> tuple[Tensor, float]:
+    """Check the arguments; return the images, detached and clipped to [0, 1], and the step size."""
+    pixels = check_images(x).detach()
+    low, high = float(pixels.min()), float(pixels.max())
+    if low < -ROUNDING or high > 1 + ROUNDING:
+        raise ValueError(
+            f"x must be in [0, 1], got values from {low:.6g} to {high:.6g}: pass images before any "
+            "normalisation (the networks of vislib.nets normalise inside)"
+        )
+    if norm not in NORMS:
+        raise ValueError(f"unknown norm {norm!r}: {nearest(norm, NORMS)}")
+    if not (epsilon >= 0 and math.isfinite(epsilon)):
+        raise ValueError(f"epsilon must be a finite number, at least 0, got {epsilon}")
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    size = 2.5 * epsilon / steps if step_size is None else step_size
+    if not (size >= 0 and math.isfinite(size)):
+        raise ValueError(f"step_size must be a finite number, at least 0, got {step_size}")
+    return pixels.clamp(0, 1), size
+
+
+def _loss(model: nn.Module, y: Tensor, target: Target) -> Tensor:
+    """The loss ``−log p_target`` of each image: N numbers."""
+    return -score(check_logits(model(y)).log_softmax(1), target)
+
+
+def _loss_gradient(model: nn.Module, y: Tensor, target: Target) -> Tensor:
+    """``∂loss/∂y``, N×C×H×W."""
+    return _gradient(lambda images: _loss(model, images, target), y)
+
+
+def _gradient(objective: Objective, y: Tensor) -> Tensor:
+    """The gradient of each image's objective, N×C×H×W."""
+    leaf = y.detach().requires_grad_()
+    values = objective(leaf.clone())  # a model may overwrite its input, but not the leaf
+    if not values.isfinite().all():
+        raise ValueError(f"the objective must be finite, got {values.detach().tolist()}")
+    (gradient,) = torch.autograd.grad(values.sum(), leaf)
+    return gradient
+
+
+def _random_start(x: Tensor, epsilon: float, norm: str, generator: torch.Generator) -> Tensor:
+    """Images drawn uniformly from the ball of radius ε around x, clipped to [0, 1]."""
+    if norm == "linf":
+        uniform = torch.rand(x.shape, generator=generator, device=generator.device).to(x)
+        perturbation = epsilon * (2 * uniform - 1)
+    else:
+        # The volume of an n-dimensional ball is proportional to its radius to the power n.
+        uniform = torch.rand(len(x), generator=generator, device=generator.device).to(x)
+        radius = uniform.view(-1, 1, 1, 1) ** (1 / x[0].numel())
+        perturbation = epsilon * radius * direction(_normal(x, generator), "l2")
+    return project(x, x + perturbation, epsilon, norm)
+
+
+def _normal(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Normal noise of x's shape, drawn on the generator's device: the same on every device."""
+    return torch.randn(x.shape, generator=generator, device=generator.device).to(x)

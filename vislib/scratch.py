@@ -1,8 +1,8 @@
-"""Neural networks from nothing but NumPy: from one perceptron to a trained multilayer net.
+"""Neural networks in NumPy: from one perceptron to a trained network, and convolution.
 
-Read it from the top: every function is an equation of notebooks 01 to 03, in a few lines that say
-the same. Inputs are rows: ``x`` is one example (n) or N of them (N×n). A layer has a weight matrix
-``w`` (outputs × inputs: ``w[j, k]`` leads from input k to output j) and a bias vector ``b``.
+Each function is an equation of notebooks 01 to 04 in a few lines; read them from top to bottom.
+Inputs are rows: ``x`` is one example (n numbers) or N of them (N×n). A layer has a weight matrix
+``w`` (outputs × inputs: ``w[j, k]`` connects input k with output j) and a bias vector ``b``.
 """
 
 from __future__ import annotations
@@ -12,37 +12,47 @@ from itertools import pairwise
 
 import numpy as np
 
-# ---------------------------------------------------------------------- perceptrons (01)
+# --- Perceptrons (notebook 01) --------------------------------------------------------------------
 
 
 def perceptron(x: np.ndarray, w: np.ndarray, b: np.ndarray | float) -> np.ndarray:
-    """The decision of Rosenblatt's neuron: ``1 if w·x + b > 0 else 0``, where bias = −threshold.
+    """Decision of a perceptron: ``1 if w·x + b > 0 else 0``, where b is minus the threshold.
 
-    With `w` outputs × inputs and `b` one bias for each output it is a whole layer of decisions.
-    Rosenblatt 1958, "The Perceptron".
+    Rosenblatt 1958, "The Perceptron: A Probabilistic Model for Information Storage and Organization
+    in the Brain".
+
+    Args:
+        x: one example (n) or N examples (N×n).
+        w: n weights, or outputs × n for a layer of perceptrons.
+        b: the bias, or one bias for each output.
+
+    Returns:
+        Zeros and ones: one for each example, or examples × outputs.
+
+    >>> corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+    >>> perceptron(corners, np.array([1, 1]), -1.5)  # a logical "and"
+    array([0, 0, 0, 1])
     """
     return (x @ w.T + b > 0).astype(int)
 
 
 def nand(a: np.ndarray | int, b: np.ndarray | int) -> np.ndarray:
-    """``not (a and b)``: a perceptron with weights −2, −2 and bias 3. Inputs 0 or 1, any shape."""
+    """``not (a and b)``: a perceptron with weights −2, −2 and bias 3. Inputs 0 or 1, any shape.
+
+    >>> int(nand(1, 1)), int(nand(1, 0))
+    (0, 1)
+    """
     return perceptron(np.stack(np.broadcast_arrays(a, b), axis=-1), np.array([-2, -2]), 3)
 
 
-def add_bits(a: np.ndarray | int, b: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:
-    """``a + b`` of two bits as (sum bit, carry bit), made of five NAND perceptrons.
-
-    The sum bit is ``a xor b``: no single perceptron computes it, three layers of NANDs do.
-    """
-    neither = nand(a, b)
-    return nand(nand(a, neither), nand(b, neither)), nand(neither, neither)
-
-
-# ---------------------------------------------------------------------- activations (01)
+# --- Activations (notebook 01) --------------------------------------------------------------------
 
 
 def sigmoid(z: np.ndarray | float) -> np.ndarray:
-    """``σ(z) = 1 / (1 + e^−z)``, between 0 and 1. Never overflows: ``e`` gets only ``−|z|``."""
+    """``σ(z) = 1 / (1 + e^−z)``, between 0 and 1.
+
+    Only ``e^−|z|`` is computed, which cannot overflow.
+    """
     small = np.exp(-np.abs(z))
     return np.where(np.asarray(z) >= 0, 1 / (1 + small), small / (1 + small))
 
@@ -53,7 +63,7 @@ def sigmoid_prime(z: np.ndarray | float) -> np.ndarray:
 
 
 def tanh(z: np.ndarray | float) -> np.ndarray:
-    """``tanh(z) = 2 σ(2z) − 1``: a sigmoid stretched to go from −1 to 1."""
+    """``tanh(z) = 2 σ(2z) − 1``: a sigmoid that is scaled to the range −1 to 1."""
     return np.tanh(z)
 
 
@@ -68,17 +78,17 @@ def relu(z: np.ndarray | float) -> np.ndarray:
 
 
 def relu_prime(z: np.ndarray | float) -> np.ndarray:
-    """``1 where z > 0, else 0``. At z = 0 there is no derivative; 0 is the usual choice."""
+    """``1 where z > 0, else 0``. The derivative at z = 0 does not exist; 0 is the usual choice."""
     return (np.asarray(z) > 0).astype(float)
 
 
 def leaky_relu(z: np.ndarray | float, leak: float = 0.01) -> np.ndarray:
-    """``z where z > 0, else 0.01 z``: a ReLU that never goes quite silent."""
+    """``z where z > 0, else 0.01 z``: a ReLU whose derivative is never 0. `leak` is the 0.01."""
     return np.where(np.asarray(z) > 0, z, leak * np.asarray(z))
 
 
 def leaky_relu_prime(z: np.ndarray | float, leak: float = 0.01) -> np.ndarray:
-    """``1 where z > 0, else 0.01``."""
+    """``1 where z > 0, else 0.01``; `leak` is the 0.01."""
     return np.where(np.asarray(z) > 0, 1.0, leak)
 
 
@@ -90,17 +100,30 @@ ACTIVATIONS: dict[str, tuple[Activation, Activation]] = {
     "leaky ReLU": (leaky_relu, leaky_relu_prime),
 }
 
-# ---------------------------------------------------------------------- multilayer nets (01)
+
+# --- Multilayer perceptrons (notebook 01) ---------------------------------------------------------
 
 
 def random_layers(
     sizes: Sequence[int], rng: np.random.Generator, gain: float = 1.0
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Weights ~ N(0, gain²/inputs) and zero biases for layers of the given sizes, inputs first.
+    """Random weights ~ N(0, gain²/inputs) and zero biases for a multilayer perceptron.
 
-    Gain 1 keeps the spread of the signal about equal from layer to layer in a linear net, √2 in a
-    ReLU net. Glorot & Bengio 2010, "Understanding the difficulty of training deep feedforward
-    neural networks"; He et al. 2015, "Delving Deep into Rectifiers".
+    Gain 1 keeps the standard deviation of the signal about equal from layer to layer in a linear
+    network, gain √2 in a ReLU network. Glorot & Bengio 2010, "Understanding the difficulty of
+    training deep feedforward neural networks"; He et al. 2015, "Delving Deep into Rectifiers".
+
+    Args:
+        sizes: number of inputs, then number of outputs of each layer.
+        rng: source of the random numbers.
+        gain: factor of the standard deviation.
+
+    Returns:
+        The list of weights (outputs × inputs) and the list of biases (outputs), one per layer.
+
+    >>> weights, biases = random_layers([64, 30, 10], np.random.default_rng(0))
+    >>> [w.shape for w in weights], [b.shape for b in biases]
+    ([(30, 64), (10, 30)], [(30,), (10,)])
     """
     weights = [
         rng.normal(0, gain / np.sqrt(inputs), (outputs, inputs))
@@ -115,9 +138,21 @@ def mlp_forward(
     biases: Sequence[np.ndarray],
     activation: Activation = sigmoid,
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """All layers of a multilayer perceptron: ``z^l = w^l a^{l−1} + b^l`` and ``a^l = σ(z^l)``.
+    """Forward pass of a multilayer perceptron: ``z^l = w^l a^{l−1} + b^l``, ``a^l = σ(z^l)``.
 
-    Returns the lists ``z^1 … z^L`` and ``a^0 … a^L``, where ``a^0 = x``.
+    Args:
+        x: one example (n) or N examples (N×n).
+        weights: of each layer, outputs × inputs.
+        biases: of each layer, outputs.
+        activation: σ.
+
+    Returns:
+        The lists ``z^1 … z^L`` and ``a^0 … a^L``, where ``a^0 = x``.
+
+    >>> weights, biases = random_layers([64, 30, 10], np.random.default_rng(0))
+    >>> zs, activations = mlp_forward(np.zeros((5, 64)), weights, biases)
+    >>> activations[-1].shape, float(activations[-2][0, 0])  # σ(0) = ½
+    ((5, 10), 0.5)
     """
     zs, activations = [], [x]
     for w, b in zip(weights, biases, strict=True):
@@ -126,31 +161,25 @@ def mlp_forward(
     return zs, activations
 
 
-# ---------------------------------------------------------------------- losses (02)
+# --- Losses (notebook 02) -------------------------------------------------------------------------
 
 
 def mse(a: np.ndarray, y: np.ndarray) -> float:
     """Quadratic loss ``½ ‖a − y‖²``, averaged over the examples (rows; a vector is N examples).
 
-    The half makes the gradient ``a − y``. (PyTorch's ``mse_loss`` has no half, and averages over
-    the outputs as well.)
+    With the factor ½ the gradient is ``a − y``. (PyTorch's ``mse_loss`` has no factor ½ and also
+    averages over the outputs.)
     """
     return float(0.5 * np.sum((a - y) ** 2) / len(a))
 
 
-def binary_cross_entropy(a: np.ndarray, y: np.ndarray) -> float:
-    """``−[y ln a + (1 − y) ln(1 − a)]``, averaged; `a` is a probability, `y` is 0 or 1.
-
-    Probabilities are kept 1e-12 away from 0 and 1, so that the loss is always finite.
-    """
-    a = np.clip(a, 1e-12, 1 - 1e-12)
-    return float(-np.mean(y * np.log(a) + (1 - y) * np.log(1 - a)))
-
-
 def softmax(z: np.ndarray) -> np.ndarray:
-    """``p_j = e^{z_j} / Σ_k e^{z_k}`` along the last axis: positive, and adds up to 1.
+    """``p_j = e^{z_j} / Σ_k e^{z_k}`` along the last axis: positive numbers with sum 1.
 
-    The largest logit is taken away first. That changes nothing but keeps ``e^z`` from overflowing.
+    The largest logit is subtracted first. The result is the same, and ``e^z`` cannot overflow.
+
+    >>> float(softmax(np.array([1000.0, 1000.0]))[0])
+    0.5
     """
     e = np.exp(z - z.max(axis=-1, keepdims=True))
     return e / e.sum(axis=-1, keepdims=True)
@@ -159,28 +188,49 @@ def softmax(z: np.ndarray) -> np.ndarray:
 def cross_entropy(z: np.ndarray, labels: np.ndarray) -> float:
     """``−ln softmax(z)[label]``, averaged over the examples; `z` N×K logits, `labels` N integers.
 
-    Computed as ``ln Σ_k e^{z_k} − z_label``, which never takes the logarithm of 0.
+    It is computed as ``ln Σ_k e^{z_k} − z_label``, which needs no logarithm of 0.
     """
     z = z - z.max(axis=-1, keepdims=True)
     log_sum = np.log(np.exp(z).sum(axis=-1))
     return float(np.mean(log_sum - z[np.arange(len(z)), labels]))
 
 
-# ---------------------------------------------------------------------- gradient descent (02)
+# --- Gradient descent (notebook 02) ---------------------------------------------------------------
 
 
 def gradient_descent(
-    loss_gradient: Callable[[np.ndarray], np.ndarray], start: np.ndarray, rate: float, steps: int
+    loss_gradient: Callable[[np.ndarray], np.ndarray],
+    start: np.ndarray,
+    learning_rate: float,
+    steps: int,
 ) -> np.ndarray:
-    """Steps downhill, ``v ← v − η ∇L(v)``: the path, (steps + 1) × (shape of v), start first."""
+    """Path of gradient descent, ``v ← v − η ∇L(v)``.
+
+    Args:
+        loss_gradient: ``∇L``, from v to an array of the same shape.
+        start: the first v.
+        learning_rate: η.
+        steps: number of steps.
+
+    Returns:
+        (steps + 1) × (shape of v): the start, then v after each step.
+
+    >>> path = gradient_descent(lambda v: 2 * v, np.array([1.0]), learning_rate=0.25, steps=3)
+    >>> path[:, 0]  # L = v²
+    array([1.   , 0.5  , 0.25 , 0.125])
+    """
     path = [np.asarray(start, dtype=float)]
     for _ in range(steps):
-        path.append(path[-1] - rate * loss_gradient(path[-1]))
+        path.append(path[-1] - learning_rate * loss_gradient(path[-1]))
     return np.stack(path)
 
 
 def minibatches(n: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """One epoch: the numbers 0 … n − 1 in random order, `size` at a time (fewer at the end)."""
+    """Row numbers of one epoch: 0 … n − 1 in random order, `size` at a time (the last has fewer).
+
+    >>> [len(rows) for rows in minibatches(10, 4, np.random.default_rng(0))]
+    [4, 4, 2]
+    """
     order = rng.permutation(n)
     for first in range(0, n, size):
         yield order[first : first + size]
@@ -190,21 +240,32 @@ def sgd(
     loss_gradient: Callable[[np.ndarray, np.ndarray], np.ndarray],
     start: np.ndarray,
     n: int,
-    rate: float,
-    batch: int,
+    learning_rate: float,
+    batch_size: int,
     epochs: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Mini-batch gradient descent, ``v ← v − η ∇L_batch(v)``: the path, one row for each epoch.
+    """Path of stochastic gradient descent on mini-batches, ``v ← v − η ∇L_batch(v)``.
 
-    ``loss_gradient(v, rows)`` is the mean gradient over the examples `rows` out of `n`. Every epoch
-    sees each example once. The start is the first row.
+    Each epoch uses each example once.
+
+    Args:
+        loss_gradient: ``loss_gradient(v, rows)`` is the mean gradient over the examples `rows`.
+        start: the first v.
+        n: number of examples.
+        learning_rate: η.
+        batch_size: number of examples in a mini-batch.
+        epochs: number of epochs.
+        rng: source of the random order.
+
+    Returns:
+        (epochs + 1) × (shape of v): the start, then v after each epoch.
     """
     v = np.asarray(start, dtype=float)
     path = [v]
     for _ in range(epochs):
-        for rows in minibatches(n, batch, rng):
-            v = v - rate * loss_gradient(v, rows)
+        for rows in minibatches(n, batch_size, rng):
+            v = v - learning_rate * loss_gradient(v, rows)
         path.append(v)
     return np.stack(path)
 
@@ -212,25 +273,44 @@ def sgd(
 def split(
     n: int, rng: np.random.Generator, validation: float = 0.2, test: float = 0.2
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row numbers for training, validation and test: random, and no row in two of them."""
+    """Random row numbers for training, validation and test; each row is in exactly one of them.
+
+    Args:
+        n: number of examples.
+        rng: source of the random order.
+        validation, test: fractions of the examples.
+
+    Returns:
+        The row numbers of training, validation and test.
+    """
     order = rng.permutation(n)
     held_out, last = round(n * test), round(n * (test + validation))
     return order[last:], order[held_out:last], order[:held_out]
 
 
-# ---------------------------------------------------------------------- backpropagation (03)
+# --- Backpropagation (notebook 03) ----------------------------------------------------------------
 
 
-def send_back(
+def layer_errors(
     delta: np.ndarray,
     zs: Sequence[np.ndarray],
     weights: Sequence[np.ndarray],
     derivative: Activation = sigmoid_prime,
 ) -> list[np.ndarray]:
-    """The errors of all layers from that of the last: ``δ^l = (w^{l+1})ᵀ δ^{l+1} ⊙ σ'(z^l)``.
+    """Errors of all layers, backpropagated from the error of the last layer.
 
-    `delta` is δ^V, N×(outputs of the last layer V). Returns the list ``δ^1 … δ^V``. Examples are
-    rows here, so that ``wᵀ δ`` for one example reads ``delta @ w`` for N of them.
+        δ^l = (w^{l+1})ᵀ δ^{l+1} ⊙ σ'(z^l)
+
+    Examples are rows, so ``wᵀ δ`` for one example is ``delta @ w`` for N examples.
+
+    Args:
+        delta: δ^V, the error of the last layer V, N × outputs.
+        zs: ``z^1 … z^V`` from `mlp_forward`.
+        weights: of each layer, outputs × inputs.
+        derivative: σ'.
+
+    Returns:
+        The list ``δ^1 … δ^V``.
     """
     deltas = [delta]
     for w, z in zip(weights[:0:-1], zs[-2::-1], strict=True):
@@ -246,15 +326,35 @@ def backpropagate(
     activation: Activation = sigmoid,
     derivative: Activation = sigmoid_prime,
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """The gradient of the quadratic loss (`mse`) for all weights and biases, by four equations.
+    """Gradient of the quadratic loss (`mse`) with respect to all weights and biases.
 
-    ``δ^V = ∇_a L ⊙ σ'(z^V)``, ``δ^l = (w^{l+1})ᵀ δ^{l+1} ⊙ σ'(z^l)``, ``∂L/∂b = δ``,
-    ``∂L/∂w_jk = a_k δ_j``, where ``∇_a L = a − y``; the mean over the N rows of `x` and `y`.
+        δ^V = ∇_a L ⊙ σ'(z^V)                    with ∇_a L = a − y
+        δ^l = (w^{l+1})ᵀ δ^{l+1} ⊙ σ'(z^l)
+        ∂L/∂b_j  = δ_j                           averaged over the examples
+        ∂L/∂w_jk = a_k δ_j                       averaged over the examples
+
     Rumelhart, Hinton & Williams 1986, "Learning representations by back-propagating errors".
+
+    Args:
+        x: N×n inputs.
+        y: N × outputs, the desired outputs.
+        weights, biases, activation: as in `mlp_forward`.
+        derivative: σ', the derivative of the activation.
+
+    Returns:
+        The list of ``∂L/∂w`` and the list of ``∂L/∂b``, one for each layer.
+
+    >>> rng = np.random.default_rng(0)
+    >>> x, y = rng.normal(size=(5, 4)), rng.normal(size=(5, 2))
+    >>> w, b = random_layers([4, 3, 2], rng)
+    >>> by_weights, by_biases = backpropagate(x, y, w, b)
+    >>> by_w1 = finite_differences(lambda v: mse(mlp_forward(x, [v, w[1]], b)[1][-1], y), w[0])
+    >>> np.allclose(by_weights[0], by_w1)
+    True
     """
     zs, activations = mlp_forward(x, weights, biases, activation)
     delta = (activations[-1] - y) * derivative(zs[-1])
-    deltas = send_back(delta, zs, weights, derivative)
+    deltas = layer_errors(delta, zs, weights, derivative)
     weight_gradients = [d.T @ a / len(x) for d, a in zip(deltas, activations[:-1], strict=True)]
     bias_gradients = [d.mean(axis=0) for d in deltas]
     return weight_gradients, bias_gradients
@@ -263,17 +363,26 @@ def backpropagate(
 def finite_differences(
     f: Callable[[np.ndarray], float], v: np.ndarray, step: float = 1e-5
 ) -> np.ndarray:
-    """The gradient of `f` at `v`, entry by entry: ``(f(v + h e_i) − f(v − h e_i)) / 2h``.
+    """Gradient of `f` at `v`, entry by entry: ``(f(v + h e_i) − f(v − h e_i)) / 2h``.
 
-    Two evaluations for every entry: far too slow for training, and just right for checking.
+    Two evaluations for each entry are far too slow for training, but suitable for checking a
+    gradient.
+
+    Args:
+        f: a function from an array to a number.
+        v: where to take the gradient, of any shape.
+        step: h.
+
+    Returns:
+        The gradient, of v's shape.
     """
-    slopes = np.zeros_like(v, dtype=float)
+    gradient = np.zeros_like(v, dtype=float)
     for i in np.ndindex(v.shape):
-        there, back = np.array(v, dtype=float), np.array(v, dtype=float)
-        there[i] += step
-        back[i] -= step
-        slopes[i] = (f(there) - f(back)) / (2 * step)
-    return slopes
+        above, below = np.array(v, dtype=float), np.array(v, dtype=float)
+        above[i] += step
+        below[i] -= step
+        gradient[i] = (f(above) - f(below)) / (2 * step)
+    return gradient
 
 
 def train(
@@ -281,22 +390,30 @@ def train(
     y: np.ndarray,
     weights: Sequence[np.ndarray],
     biases: Sequence[np.ndarray],
-    rate: float,
-    batch: int,
+    learning_rate: float,
+    batch_size: int,
     epochs: int,
     rng: np.random.Generator,
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[float]]:
-    """Mini-batch gradient descent on a sigmoid net: new weights, new biases, the loss per epoch.
+    """Train a sigmoid network with the quadratic loss by stochastic gradient descent.
 
-    The losses are those of all rows, before the first epoch and after each: epochs + 1 numbers.
+    Args:
+        x: N×n inputs.
+        y: N × outputs, the desired outputs.
+        weights, biases: the starting values, as in `mlp_forward`; they are not changed.
+        learning_rate, batch_size, epochs, rng: as in `sgd`.
+
+    Returns:
+        The new weights, the new biases, and the loss on all rows before the first epoch and after
+        each epoch: epochs + 1 numbers.
     """
     weights, biases = list(weights), list(biases)
     losses = [mse(mlp_forward(x, weights, biases)[1][-1], y)]
     for _ in range(epochs):
-        for rows in minibatches(len(x), batch, rng):
+        for rows in minibatches(len(x), batch_size, rng):
             by_weights, by_biases = backpropagate(x[rows], y[rows], weights, biases)
-            weights = [w - rate * g for w, g in zip(weights, by_weights, strict=True)]
-            biases = [b - rate * g for b, g in zip(biases, by_biases, strict=True)]
+            weights = [w - learning_rate * g for w, g in zip(weights, by_weights, strict=True)]
+            biases = [b - learning_rate * g for b, g in zip(biases, by_biases, strict=True)]
         losses.append(mse(mlp_forward(x, weights, biases)[1][-1], y))
     return weights, biases, losses
 
@@ -309,41 +426,60 @@ def input_gradient(
     activation: Activation = sigmoid,
     derivative: Activation = sigmoid_prime,
 ) -> np.ndarray:
-    """``∂y_c/∂x = (w^1)ᵀ δ^1``: how the score of class `target` changes with each input, N×n.
+    """Gradient of a class score with respect to the inputs, ``∂y_c/∂x = (w^1)ᵀ δ^1``.
 
-    The score is ``y_c = z^V_c``, before the last activation. The signal that starts the way back is
-    therefore 1 at the target and 0 at the other outputs. Simonyan et al. 2014, "Deep Inside
-    Convolutional Networks".
+    The score is ``y_c = z^V_c``, before the last activation. Backpropagation therefore starts with
+    1 at the target class and 0 at the other outputs. Simonyan, Vedaldi & Zisserman 2014, "Deep
+    Inside Convolutional Networks".
+
+    Args:
+        x: N×n inputs.
+        target: the class c.
+        weights, biases, activation, derivative: as in `backpropagate`.
+
+    Returns:
+        N×n.
     """
     zs, _ = mlp_forward(x, weights, biases, activation)
     delta = np.zeros_like(zs[-1])
     delta[:, target] = 1
-    return send_back(delta, zs, weights, derivative)[0] @ weights[0]
+    return layer_errors(delta, zs, weights, derivative)[0] @ weights[0]
 
 
-# ---------------------------------------------------------------------- convolution (04)
+# --- Convolution and pooling (notebook 04) --------------------------------------------------------
 
 
 def output_size(size: int, kernel: int, stride: int = 1, padding: int = 0) -> int:
-    """``(M − K + 2P) / S + 1``, rounded down: how many positions a window has along M pixels."""
+    """Number of window positions along M pixels: ``(M − K + 2P) / S + 1``, rounded down.
+
+    >>> output_size(7, kernel=3, stride=2)
+    3
+    """
     return (size - kernel + 2 * padding) // stride + 1
 
 
 def convolve(
     x: np.ndarray, w: np.ndarray, b: np.ndarray | float = 0.0, stride: int = 1, padding: int = 0
 ) -> np.ndarray:
-    """Slide kernels over maps, multiply, add up: ``y_o[i, j] = Σ w_o · window(i, j) + b_o``.
+    """Convolution of feature maps with kernels: ``y_o[i, j] = Σ w_o · window(i, j) + b_o``.
+
+    As in every deep-learning library the kernel is not flipped; in mathematics this operation is
+    called a correlation.
 
     Args:
-        x: C×H×W maps.
-        w: O×C×K×L kernels, one stack of C kernels for each output map.
+        x: C×H×W feature maps.
+        w: O×C×K×L kernels, one stack of C kernels for each output channel.
         b: O biases.
-        stride: pixels between two windows.
+        stride: distance of neighbouring windows, in pixels.
         padding: rows and columns of zeros around the maps.
 
     Returns:
-        O×M×N maps. As in every deep-learning library the kernel is not flipped, so that this is
-        what mathematics calls a correlation.
+        O×M×N feature maps.
+
+    >>> x = np.arange(9.0).reshape(1, 3, 3)
+    >>> convolve(x, np.ones((1, 1, 2, 2)))
+    array([[[ 8., 12.],
+            [20., 24.]]])
     """
     x = np.pad(x, ((0, 0), (padding, padding), (padding, padding)))
     outputs, _, height, width = w.shape
@@ -360,10 +496,23 @@ def convolve(
 def transposed_convolve(
     x: np.ndarray, w: np.ndarray, stride: int = 1, padding: int = 0
 ) -> np.ndarray:
-    """The way back through `convolve`: every value of `x` paints its kernel into the output.
+    """The transpose of `convolve`, which is its backward pass to the inputs.
 
-    Where painted kernels overlap, they add up. `w` is (C of x)×(O of the output)×K×L, the same
-    array that `convolve` used to go from O maps to C. A side of M becomes ``(M − 1) S + K − 2P``.
+        y = Σ_ij x[:, i, j] · w,  each product added to the output at window(i, j)
+
+    Each value of `x` adds its kernel, times the value, to the output. Overlapping kernels add up.
+
+    Args:
+        x: C×H×W feature maps.
+        w: C×O×K×L kernels: the same array with which `convolve` goes from O to C channels.
+        stride: distance of neighbouring windows in the output, in pixels.
+        padding: rows and columns that are cut off around the output.
+
+    Returns:
+        O×M×N feature maps; a side of length H becomes ``(H − 1) S + K − 2P``.
+
+    >>> transposed_convolve(np.array([[[1.0, 10.0]]]), np.ones((1, 1, 1, 2)))
+    array([[[ 1., 11., 10.]]])
     """
     _, outputs, height, width = w.shape
     rows, columns = x.shape[1:]
@@ -376,10 +525,20 @@ def transposed_convolve(
 
 
 def max_pool(x: np.ndarray, size: int, stride: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The largest value of every window of C×H×W maps, and its place: (maxima, switches).
+    """Max pooling: the largest value of each window, and its position (the "switch").
 
-    A switch is the place in the flattened map, ``row · W + column``, as PyTorch's
-    ``return_indices`` has it. The stride is the window's size unless given.
+    Args:
+        x: C×H×W feature maps.
+        size: height and width of a window.
+        stride: distance of neighbouring windows; by default `size`.
+
+    Returns:
+        The maxima and the switches, C×M×N each. A switch is the position in the flattened map,
+        ``row · W + column``, as in PyTorch's ``return_indices``.
+
+    >>> maxima, switches = max_pool(np.array([[[1.0, 3.0], [2.0, 0.0]]]), 2)
+    >>> float(maxima[0, 0, 0]), int(switches[0, 0, 0])
+    (3.0, 1)
     """
     stride = stride or size
     channels, height, width = x.shape
@@ -395,10 +554,23 @@ def max_pool(x: np.ndarray, size: int, stride: int | None = None) -> tuple[np.nd
 
 
 def unpool(values: np.ndarray, switches: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Put each value back to where its maximum was, zeros elsewhere: C×height×width.
+    """Unpooling: each value at the position of its maximum, and zeros elsewhere.
 
-    Where windows overlapped and share a switch, the last value stays, as in ``F.max_unpool2d``
-    (the derivative of max pooling would add them up). Zeiler & Fergus 2013.
+    If overlapping windows share a switch, the last value is kept, as in ``F.max_unpool2d`` (the
+    derivative of max pooling adds them up). Zeiler & Fergus 2013, "Visualizing and Understanding
+    Convolutional Networks".
+
+    Args:
+        values: C×M×N.
+        switches: C×M×N, from `max_pool`.
+        shape: height and width of the result.
+
+    Returns:
+        C×height×width.
+
+    >>> unpool(np.array([[[3.0]]]), np.array([[[1]]]), (2, 2))
+    array([[[0., 3.],
+            [0., 0.]]])
     """
     y = np.zeros((len(values), shape[0] * shape[1]))
     for c in range(len(values)):
@@ -407,7 +579,7 @@ def unpool(values: np.ndarray, switches: np.ndarray, shape: tuple[int, int]) -> 
 
 
 def average_pool(x: np.ndarray, size: int, stride: int | None = None) -> np.ndarray:
-    """The mean of every window of C×H×W maps."""
+    """Average pooling: the mean of each window of C×H×W maps; `stride` is by default `size`."""
     stride = stride or size
     channels, height, width = x.shape
     shape = channels, output_size(height, size, stride), output_size(width, size, stride)

@@ -92,6 +92,7 @@ class Mean(nn.Module):
         self.models = nn.ModuleList(models)
 
     def forward(self, x: Tensor) -> Tensor:
+        """N×C×H×W images to N×K mean log-probabilities."""
         return torch.stack([model(x).log_softmax(1) for model in self.models]).mean(0)
 
 

@@ -1,1 +1,1 @@
-"""Images and annotations: COCO, the scenes that ship with the course, and image files."""
+"""Images and annotations: image files, COCO data sets, and the scenes that ship with the course."""

@@ -1,4 +1,6 @@
-"""Downloads that survive a weak network: retried, continued, checked, never half a file."""
+"""Downloads over an unreliable network: retried, resumed, checked, and never left half finished."""
+
+from __future__ import annotations
 
 import time
 from collections.abc import Callable
@@ -11,37 +13,39 @@ if TYPE_CHECKING:
     import requests
 
 TRIES = 3
-TIMEOUT = (10, 30)  # seconds to connect, and between two packets
+
+# Seconds to connect, and seconds between two packets.
+TIMEOUT = (10, 30)
 
 
 class Unreachable(InputError):
-    """The host does not answer: no use in asking it for the next file."""
+    """The host does not answer, so the caller should not ask it for the next file."""
 
 
 def download(
-    session: "requests.Session",
+    session: requests.Session,
     address: str,
     path: Path,
     check: Callable[[Path], object],
     *,
     show_progress: bool = False,
 ) -> None:
-    """Fetch `address` into `path`, which appears only when `check` has passed.
+    """Download a file, which gets its name only when it is complete and checked.
 
-    What has come so far stays in ``path.part``: the next try, or the next call, asks only for
-    the rest.
+    The bytes received so far are kept in ``path.part``. The next try, or the next call, requests
+    only the missing ones.
 
     Args:
-        session: of requests, so that connections are kept open between files.
-        address: what to fetch.
-        path: where it shall lie; its folder is made.
-        check: gets the complete ``path.part`` and raises `InputError` if it is not good; the
-            file is then deleted.
-        show_progress: draw a bar of the bytes.
+        session: it keeps the connection open between files.
+        address: of the file to download.
+        path: where to write the file; its folder is created if it is missing.
+        check: called with the complete ``path.part``; it raises `InputError` if the content is
+            wrong, and the file is then deleted.
+        show_progress: whether to show a progress bar.
 
     Raises:
-        Unreachable: no answer, or a server error, `TRIES` times in a row.
-        InputError: the server refuses (404 and the like), or `check` does.
+        Unreachable: the host did not answer, or reported a server error, `TRIES` times in a row.
+        InputError: the server refused the request (such as 404), or `check` raised it.
     """
     import requests
 
@@ -56,49 +60,53 @@ def download(
             if error.response.status_code < 500:
                 raise InputError(f"{address} could not be fetched: {error}") from error
             reason = str(error)
-        except (requests.RequestException, ValueError) as error:  # the latter: an odd redirect
+        except (requests.RequestException, ValueError) as error:  # ValueError: an invalid redirect.
             reason = type(error).__name__
     else:
         raise Unreachable(
             f"{address} does not answer ({reason}). Are you offline? "
-            "What has come so far is kept; the same command continues."
+            "The bytes received so far are kept; the same command continues."
         )
     try:
         check(part)
     except InputError as error:
-        part.unlink(missing_ok=True)  # gone if another run had the same wish
-        raise InputError(f"{address} came damaged: {error}") from error
+        # Another process may have removed the file.
+        part.unlink(missing_ok=True)
+        raise InputError(f"the download of {address} is damaged: {error}") from error
     part.replace(path)
 
 
-def _continue(session: "requests.Session", address: str, part: Path, show_progress: bool) -> None:
-    """Append to `part` what is missing, or start it anew if the server cannot do that."""
+def _continue(session: requests.Session, address: str, part: Path, show_progress: bool) -> None:
+    """Append the missing bytes to `part`, or start again if the server does not support that."""
     import requests
     from tqdm.auto import tqdm
 
-    have = part.stat().st_size if part.exists() else 0
-    headers = {"Accept-Encoding": "identity"}  # a range of compressed bytes would not fit on
-    if have:
-        headers["Range"] = f"bytes={have}-"
+    done = part.stat().st_size if part.exists() else 0
+    # A range counts the bytes as sent, so they must not be compressed on the way.
+    headers = {"Accept-Encoding": "identity"}
+    if done:
+        headers["Range"] = f"bytes={done}-"
     with session.get(address, headers=headers, stream=True, timeout=TIMEOUT) as reply:
-        if have and reply.status_code == 416:  # nothing after what is here: it is complete
+        # Status 416: there are no bytes after these, so the file is complete.
+        if done and reply.status_code == 416:
             return
         reply.raise_for_status()
         if reply.status_code != 206:
-            have = 0
-        elif not reply.headers.get("Content-Range", f"bytes {have}-").startswith(f"bytes {have}-"):
-            part.unlink(missing_ok=True)  # the bytes of another place: the next try starts anew
+            done = 0
+        elif not reply.headers.get("Content-Range", f"bytes {done}-").startswith(f"bytes {done}-"):
+            # The server sent the bytes of another range, so the next try starts from zero.
+            part.unlink(missing_ok=True)
             raise requests.ConnectionError("the server sent another part of the file")
         length = reply.headers.get("Content-Length", "")
         bar = tqdm(
             desc=part.stem,
-            initial=have,
-            total=have + int(length) if length.isdecimal() else None,
+            initial=done,
+            total=done + int(length) if length.isdecimal() else None,
             unit="B",
             unit_scale=True,
             disable=not show_progress,
         )
-        with bar, part.open("ab" if have else "wb") as file:
+        with bar, part.open("ab" if done else "wb") as file:
             for block in reply.iter_content(1 << 16):
                 file.write(block)
                 bar.update(len(block))

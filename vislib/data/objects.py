@@ -1,4 +1,10 @@
-"""The objects in images: an image with its mask, and crops around objects."""
+"""The objects of an image: an image with its object mask, and square crops around objects.
+
+A *unit* of the benchmark is one image with one of its categories; `load_unit` returns its image
+and its mask. The mask is the union of the category's segmentations, dilated by a few pixels
+(`dilate`), because segmentations often miss the object's border, and attribution maps are strong
+there. `object_crops` cuts the objects out, for networks that expect one object in the middle.
+"""
 
 from __future__ import annotations
 
@@ -11,53 +17,102 @@ from PIL import Image
 from torch import Tensor
 
 from vislib.data.coco import Coco
-from vislib.data.images import to_tensor
+from vislib.data.images import resize, to_tensor
 from vislib.errors import InputError
 
 Size = int | Literal["original"]
+"""The side in pixels to which an image is squashed, or ``"original"`` for the stored size."""
 
-
-_MAX_PIXELS = 4_000_000  # above this a large net's activations no longer fit into a laptop's memory
+# A larger image's activations in a large network do not fit into the memory of a laptop.
+_MAX_PIXELS = 4_000_000
 
 
 def load_unit(
-    coco: Coco, image_id: int, category: str, size: Size, *, growth: float = 1.2
+    coco: Coco,
+    image_id: int,
+    category: str,
+    size: Size,
+    *,
+    growth: float = 1.2,
+    encoded: bytes | None = None,
 ) -> tuple[Tensor, np.ndarray]:
-    """The image, 3×H×W in [0, 1], and the dilated mask of the category's objects, boolean H×W.
+    """Load one image with the mask of one category's objects.
 
-    The mask has at least `growth` times its own area (1: as outlined). A whole number as `size`
-    squashes the image (bilinear) and the mask (nearest) to that square first. `InputError` where
-    the image is damaged or too large, or where nothing is left of the mask.
+    >>> from vislib.paths import DATA
+    >>> coco = Coco(DATA / "pocket_coco", "gallery")
+    >>> image, mask = load_unit(coco, 1008, "zebra", 128)
+    >>> image.shape, mask.shape, mask.dtype
+    (torch.Size([3, 128, 128]), (128, 128), dtype('bool'))
+
+    Args:
+        coco: the data set.
+        image_id: an id of its annotation file.
+        category: the name of a category that the image shows.
+        size: a number squashes the image (bilinear) and the mask (nearest neighbour) to a square
+            of this side, in pixels, before the mask is dilated. ``"original"`` keeps the size.
+        growth: the mask's area after `dilate`, as a multiple of its area before; 1 leaves the mask
+            as it is.
+        encoded: the content of the image's file, where it has been read already
+            (`Coco.image_bytes`); by default the file is read here.
+
+    Returns:
+        The image, 3×H×W in [0, 1], and the mask, boolean H×W, true on the objects.
+
+    Raises:
+        InputError: the image or a segmentation is missing or damaged, the image does not show the
+            category, it has more than 4 million pixels at its original size, or the mask is empty
+            after resizing.
     """
     mask = coco.mask(image_id, category)
-    image = coco.image(image_id)
+    image = coco.image(image_id, encoded)
     if size == "original":
         if image.width * image.height > _MAX_PIXELS:
             raise InputError(
-                f"image {image_id} has {image.width}×{image.height} pixels, more than the "
-                f"{_MAX_PIXELS:,} that this benchmark takes at the original size: use a fixed size"
+                f"image {image_id} has {image.width}×{image.height} pixels, more than the limit "
+                f"of {_MAX_PIXELS:,} at the original size: use a fixed size"
             )
     else:
         image = image.resize((size, size), Image.Resampling.BILINEAR)
         mask = np.asarray(Image.fromarray(mask).resize((size, size), Image.Resampling.NEAREST))
     if not mask.any():
-        raise InputError(f"nothing is left of {category!r} in image {image_id} at size {size}")
+        raise InputError(
+            f"nothing is left of {category!r} in image {image_id} at size {size}: "
+            "use a larger size, or leave the image out"
+        )
     return to_tensor(image), dilate(mask, growth)
 
 
 def dilate(mask: np.ndarray, growth: float = 1.2) -> np.ndarray:
-    """The mask grown by the smallest whole Euclidean radius (pixels) that gives `growth` × its
-    area.
+    """Dilate a mask until its area has grown by a factor.
 
-    What would lie outside the image is lost; a mask that cannot grow so far becomes the whole
-    image. ``ValueError`` for an empty mask.
+    Every pixel within a Euclidean distance r of the mask is added, where r is the smallest whole
+    number of pixels with (area after) ≥ `growth` · (area before). Pixels outside the image do not
+    count, so a mask that cannot grow enough becomes the whole image.
+
+    >>> mask = np.zeros((5, 5), dtype=bool)
+    >>> mask[2, 2] = True
+    >>> dilate(mask, growth=2).sum()  # the pixel and its four neighbours
+    np.int64(5)
+
+    Args:
+        mask: H×W, non-zero on the object.
+        growth: the least factor by which the area grows; 1 or less returns the mask unchanged.
+
+    Returns:
+        The dilated mask, boolean H×W.
+
+    Raises:
+        ValueError: the mask has no object pixels.
     """
     from scipy.ndimage import distance_transform_edt
 
-    mask = mask.astype(bool)  # ~ of 0 and 1 in bytes, as pycocotools draws them, is never false
+    # pycocotools draws masks of bytes; for these, ~ would give 255 and 254, which are both true.
+    mask = mask.astype(bool)
     area = int(mask.sum())
     if area == 0:
-        raise ValueError("the mask is empty: there is no object whose energy could be measured")
+        raise ValueError(
+            "the mask is empty, it contains no object pixels: check the category of the image"
+        )
     distance = np.ceil(distance_transform_edt(~mask)).astype(int)
     area_by_radius = np.cumsum(np.bincount(distance.ravel()))
     large_enough = area_by_radius >= growth * area
@@ -66,12 +121,12 @@ def dilate(mask: np.ndarray, growth: float = 1.2) -> np.ndarray:
 
 
 class Crops(NamedTuple):
-    """Square pictures of one object each.
+    """Square images of one object each.
 
     Attributes:
         images: N×3×S×S in [0, 1].
         labels: N category numbers, positions in `names`.
-        scenes: the ids of the N images that they were cut from.
+        scenes: the ids of the N images from which the crops were cut.
         names: the categories.
     """
 
@@ -89,41 +144,58 @@ def object_crops(
     categories: Sequence[str] | None = None,
     margin: float = 0.15,
 ) -> Crops:
-    """Cut a square around a category's objects out of each image that shows it.
+    """Cut a square around a category's objects out of each image that shows the category.
 
-    The square is the objects' longer side plus `margin` of it on both ends, moved inside the image
-    and never larger than it. An image with several categories gives several crops, which may
-    overlap: other objects can be seen in a crop.
+    The square's side is the longer side of the objects' bounding box plus `margin` of it at both
+    ends. The square is moved inside the image and is never larger than the image. An image with
+    several categories gives several crops, which may overlap: other objects can be visible in a
+    crop.
+
+    >>> from vislib.paths import DATA
+    >>> coco = Coco(DATA / "pocket_coco", "gallery")
+    >>> crops = object_crops(coco, 64, per_category=1, categories=["zebra", "dog"])
+    >>> crops.images.shape, crops.labels.tolist()
+    (torch.Size([2, 3, 64, 64]), [0, 1])
 
     Args:
-        coco: the data set; images without a file are left out.
+        coco: the data set; images without a file on disk are left out.
         side: of the crops, in pixels.
-        per_category: the first so many images of each category; all of them by default.
-        categories: names; all that the data set shows by default.
-        margin: as a share of the object's longer side.
+        per_category: how many images to take of each category, the first ones by id; by default
+            all.
+        categories: their names; by default all that the data set shows.
+        margin: as a fraction of the longer side of the objects' bounding box.
+
+    Returns:
+        The crops, grouped by category.
 
     Raises:
-        InputError: an unknown category, or a fault in an image or outline.
+        InputError: a category is unknown, or an image or a segmentation is damaged.
+        ValueError: no image of the categories is on disk.
     """
-    from vislib.data import images
-
-    cut, labels, scenes = [], [], []
+    crops, labels, scenes = [], [], []
     names = tuple(categories or (name for name in coco.categories if coco.images_with(name)))
     for label, name in enumerate(names):
         for image_id in coco.images_with(name, present_only=True)[:per_category]:
-            rows, columns = np.nonzero(coco.mask(image_id, name))
-            spans = [(rows.min(), rows.max() + 1), (columns.min(), columns.max() + 1)]
-            size = coco.size(image_id)
-            longest = max(end - start for start, end in spans)
-            length = min(round(longest * (1 + 2 * margin)), *size)
-            top, left = (
-                min(max(round((start + end - length) / 2), 0), whole - length)
-                for (start, end), whole in zip(spans, size, strict=True)
-            )
-            crop = coco.image(image_id).crop((left, top, left + length, top + length))
-            cut.append(images.to_tensor(images.resize(crop, (side, side))))
+            box = _square_around(coco.mask(image_id, name), coco.size(image_id), margin)
+            crop = coco.image(image_id).crop(box)
+            crops.append(to_tensor(resize(crop, (side, side))))
             labels.append(label)
             scenes.append(image_id)
-    if not cut:
+    if not crops:
         raise ValueError(f"none of the categories {', '.join(names)} has an image on disk")
-    return Crops(torch.stack(cut), torch.tensor(labels), torch.tensor(scenes), names)
+    return Crops(torch.stack(crops), torch.tensor(labels), torch.tensor(scenes), names)
+
+
+def _square_around(
+    mask: np.ndarray, size: tuple[int, int], margin: float
+) -> tuple[int, int, int, int]:
+    """A square around the mask and inside an image of (height, width), as PIL's crop box."""
+    rows, columns = np.nonzero(mask)
+    spans = [(rows.min(), rows.max() + 1), (columns.min(), columns.max() + 1)]
+    longest = max(end - start for start, end in spans)
+    length = min(round(longest * (1 + 2 * margin)), *size)
+    top, left = (
+        min(max(round((start + end - length) / 2), 0), whole - length)
+        for (start, end), whole in zip(spans, size, strict=True)
+    )
+    return left, top, left + length, top + length

@@ -1,17 +1,18 @@
-"""Pocket COCO: small scenes in COCO's own format, made from a seed, for work with no network.
+"""Pocket COCO: small scenes in COCO's own format, generated from a seed, for work without network.
 
-Every scene is composed: a crop of a photograph or texture that comes inside scikit-image or
-scikit-learn, and on it glyphs of Noto Color Emoji, which are warped, lit, given a shadow and
-partly covered. Since we put every object where it is, its mask is exact: its alpha channel, minus
-whatever lies in front of it.
+Each scene is composed of a background and objects. The background is a crop of a photograph or
+texture that ships with scikit-image or scikit-learn. The objects are glyphs of Noto Color Emoji,
+which are warped, lit, given a shadow, and partly occluded. The mask of an object is exact: its
+alpha channel minus all that is drawn in front of it.
 
     python -m vislib.data.pocket --out data/pocket_coco
 
-builds the shipped splits again, byte for byte. `training_scenes` is the endless stream that the
-course nets learn from; it never meets the shipped scenes, as their seeds begin differently.
+builds the shipped splits again, byte for byte. `training_scenes` generates any number of scenes to
+train the pocket networks on. None of them is in the shipped splits, whose seeds begin with another
+number.
 
-The format is that of Lin et al. 2014, "Microsoft COCO: Common Objects in Context", with the ids
-and names of its 2017 categories.
+The format is that of COCO (Lin et al. 2014, "Microsoft COCO: Common Objects in Context"), with the
+ids and names of its 2017 categories.
 """
 
 from __future__ import annotations
@@ -25,13 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from vislib.paths import DATA
 
-Mask = NDArray[np.bool_]
-Pixels = NDArray[np.floating[Any]]
 Rng = np.random.Generator
 
 GLYPHS = DATA / "pocket_coco" / "glyphs"
@@ -39,14 +37,14 @@ GLYPHS = DATA / "pocket_coco" / "glyphs"
 
 @dataclass(frozen=True)
 class Category:
-    """A COCO category, and how its glyphs may be changed and still show the thing.
+    """A COCO category, with its glyphs and the changes that keep them recognisable.
 
     Attributes:
-        id, name, supercategory: COCO's own.
+        id, name, supercategory: as in COCO.
         designs: the glyphs, as Unicode code points in hexadecimal.
         turn: the largest rotation, in degrees.
-        hue: the largest shift of hue, in degrees; an umbrella may have any colour, a banana not.
-        flip: whether the mirror image is still right.
+        hue: the largest shift of hue, in degrees: an umbrella may have any colour, a banana not.
+        flip: whether a glyph may be mirrored.
     """
 
     id: int
@@ -94,8 +92,8 @@ CATEGORIES = (
     _category(88, "teddy bear", "indoor", "1f9f8"),
 )
 
-# Things that are none of the categories and are never annotated. Some are chosen to be mistaken:
-# a horse for a zebra, a no-entry sign for a stop sign, a lemon for a banana.
+# Objects of no category, which are never annotated. Some are easily confused with a category: a
+# horse with a zebra, a no-entry sign with a stop sign, a lemon with a banana.
 DISTRACTORS = _category(
     0,
     "distractor",
@@ -111,14 +109,14 @@ NAMES = tuple(category.name for category in CATEGORIES)
 
 @dataclass(frozen=True)
 class Background:
-    """A photograph that comes inside an installed package, and its terms.
+    """A photograph that ships with an installed package.
 
     Attributes:
-        name: the function of `skimage.data`, or the file of scikit-learn's sample images.
+        name: of a function of `skimage.data`, or of a file of scikit-learn's sample images.
         license: the id of its licence in the annotation file.
-        hue: for a grey picture, the range of hues (degrees) that it may be tinted with.
-        box: the part that may be used, as fractions (left, top, right, bottom): no black border,
-            and no face for things to be put on.
+        hue: for a grey photograph, the range of hues with which to tint it, in degrees.
+        box: the part to use, as fractions (left, top, right, bottom), without black borders and
+            faces.
     """
 
     name: str
@@ -157,38 +155,48 @@ BACKGROUNDS = (
 
 @dataclass
 class Object:
-    """One annotated thing: its category, its visible pixels, and whether it is a crowd."""
+    """An annotated object.
+
+    Attributes:
+        category: its category.
+        mask: its visible pixels, boolean H×W.
+        crowd: whether it is a group of small objects, annotated as one.
+    """
 
     category: Category
-    mask: Mask
+    mask: np.ndarray
     crowd: bool = False
 
 
 @dataclass
 class Scene:
-    """A composed picture.
+    """A composed image.
 
     Attributes:
         image: H×W×3, uint8.
-        objects: what is in it and in one of the categories, each with an H×W mask.
-        background: which photograph lies behind.
+        objects: the annotated objects.
+        background: the photograph behind them.
     """
 
-    image: NDArray[np.uint8]
+    image: np.ndarray
     objects: list[Object]
     background: Background
 
 
-# --- Glyphs and photographs ------------------------------------------------------------------
+# --- Glyphs and photographs -----------------------------------------------------------------------
 
 
 def extract_glyphs(font: str | Path, folder: str | Path = GLYPHS) -> None:
-    """Cut the glyphs that we use out of Noto Color Emoji (`NotoColorEmoji.ttf`, bitmap version).
+    """Extract the glyphs of all categories from the font Noto Color Emoji, as PNG files.
 
-    Needed only to change the choice of glyphs: the PNG files ship with the course.
+    This is only needed to change the choice of glyphs, because the PNG files ship with the course.
+
+    Args:
+        font: the bitmap version of the font, `NotoColorEmoji.ttf`.
+        folder: gets one folder for each category.
 
     Raises:
-        OSError: where the font is missing or is no bitmap font of 109 pixels.
+        OSError: the font is missing, or is not a bitmap font of 109 pixels.
     """
     face = ImageFont.truetype(str(font), 109)
     for category in (*CATEGORIES, DISTRACTORS):
@@ -205,7 +213,7 @@ def extract_glyphs(font: str | Path, folder: str | Path = GLYPHS) -> None:
 
 
 def _letter_stop(glyph: Image.Image) -> None:
-    """The font's octagonal sign is bare; a second design carries the word, as on the road."""
+    """Write STOP on the font's octagonal sign, which is empty."""
     left, top, right, bottom = glyph.getbbox() or (0, 0, 1, 1)
     centre = ((left + right) / 2, (top + bottom) / 2)
     draw = ImageDraw.Draw(glyph)
@@ -218,8 +226,8 @@ def _glyph(category: str, design: str) -> Image.Image:
     path = GLYPHS / category.replace(" ", "_") / f"{design}.png"
     if not path.is_file():
         raise FileNotFoundError(
-            f"The glyph {path} is missing: the folder data/ of the course is incomplete. "
-            "Get it again, or extract the glyphs with python -m vislib.data.pocket --font FILE."
+            f"the glyph {path} is missing, so the course's folder data/ is incomplete: "
+            "copy it again, or extract the glyphs with python -m vislib.data.pocket --font FILE"
         )
     with Image.open(path) as image:
         return image.convert("RGBA")
@@ -227,7 +235,7 @@ def _glyph(category: str, design: str) -> Image.Image:
 
 @cache
 def _photograph(background: Background) -> Image.Image:
-    """The part of the photograph that may be used, RGB."""
+    """The usable part of a photograph, RGB."""
     if background.name.endswith(".jpg"):
         from sklearn.datasets import load_sample_image
 
@@ -248,7 +256,7 @@ def _photograph(background: Background) -> Image.Image:
     )
 
 
-def _texture(rng: Rng, background: Background, height: int, width: int) -> Pixels:
+def _texture(rng: Rng, background: Background, height: int, width: int) -> np.ndarray:
     """A random crop of a photograph, scaled to height×width and coloured, values in [0, 1]."""
     photograph = _photograph(background)
     fit = min(photograph.width / width, photograph.height / height)
@@ -257,7 +265,7 @@ def _texture(rng: Rng, background: Background, height: int, width: int) -> Pixel
     y = rng.uniform(0, photograph.height - zoom * height)
     box = (x, y, x + zoom * width, y + zoom * height)
     crop = photograph.resize((width, height), Image.Resampling.BICUBIC, box=box)
-    pixels: Pixels = np.asarray(crop, np.float32) / 255
+    pixels: np.ndarray = np.asarray(crop, np.float32) / 255
     if rng.random() < 0.5:
         pixels = pixels[:, ::-1]
     if background.hue is not None:
@@ -268,15 +276,15 @@ def _texture(rng: Rng, background: Background, height: int, width: int) -> Pixel
     return np.clip(pixels, 0, 1, dtype=np.float32)
 
 
-def _tint(grey: Pixels, hue: float, strength: float) -> Pixels:
-    """Grey values to shades of one hue: dark stays dark, light stays light."""
+def _tint(grey: np.ndarray, hue: float, strength: float) -> np.ndarray:
+    """Colour grey values with one hue, in degrees; black stays black, and white stays white."""
     angles = np.deg2rad(hue - np.array([0, 120, 240]))
     colour = 1 + strength * np.cos(angles)
     return np.clip(grey[..., None] ** (1 / colour), 0, 1, dtype=np.float32)
 
 
-def _hue_matrix(degrees: float) -> Pixels:
-    """Turns colours about the grey axis; multiply rows of RGB from the right."""
+def _hue_matrix(degrees: float) -> np.ndarray:
+    """The 3×3 matrix that rotates colours about the grey axis: ``rgb @ matrix`` for rows of RGB."""
     cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees)) / np.sqrt(3)
     third = (1 - cos) / 3
     matrix = [
@@ -287,31 +295,38 @@ def _hue_matrix(degrees: float) -> Pixels:
     return np.array(matrix, np.float32)
 
 
-# --- Composing -------------------------------------------------------------------------------
+# --- Composing ------------------------------------------------------------------------------------
 
 
 @dataclass
 class _Canvas:
-    """The picture while it is being painted, and the masks of what is in it so far."""
+    """The unfinished image of a scene.
 
-    pixels: Pixels
-    light: float  # direction that the light comes from, radians
+    Attributes:
+        pixels: H×W×3.
+        light: the direction of the light, in radians.
+        objects: the annotated objects so far, with the masks of their visible pixels.
+        areas: the area of each object without occlusion, in pixels.
+    """
+
+    pixels: np.ndarray
+    light: float
     objects: list[Object] = field(default_factory=list)
-    areas: list[float] = field(default_factory=list)  # of each object, as if nothing hid it
+    areas: list[float] = field(default_factory=list)
 
     @property
     def shape(self) -> tuple[int, int]:
         return self.pixels.shape[0], self.pixels.shape[1]
 
-    def covers(self, patch: Pixels, x: int, y: int) -> Mask:
-        """Which pixels of the canvas a patch at (x, y) hides."""
+    def covers(self, patch: np.ndarray, x: int, y: int) -> np.ndarray:
+        """The mask of the canvas pixels that a patch at (x, y) would occlude."""
         mask = np.zeros(self.shape, bool)
         rows, columns, part = self._overlap(patch, x, y)
         mask[rows, columns] = part[..., 3] > 0.5
         return mask
 
-    def paint(self, rng: Rng, patch: Pixels, x: int, y: int) -> None:
-        """Put an RGBA patch at (x, y), with a soft shadow on what lies behind it."""
+    def paint(self, rng: Rng, patch: np.ndarray, x: int, y: int) -> None:
+        """Draw an RGBA patch at (x, y), with a soft shadow on the pixels behind it."""
         self._shade(rng, patch[..., 3], x, y)
         rows, columns, part = self._overlap(patch, x, y)
         alpha = part[..., 3:]
@@ -319,14 +334,15 @@ class _Canvas:
             alpha * part[..., :3]
         )
 
-    def _overlap(self, patch: Pixels, x: int, y: int) -> tuple[slice, slice, Pixels]:
-        """Rows and columns of the canvas under a patch at (x, y), and that part of the patch."""
+    def _overlap(self, patch: np.ndarray, x: int, y: int) -> tuple[slice, slice, np.ndarray]:
+        """The rows and columns of the canvas under a patch, and the part of the patch inside it."""
         (height, width), (top, left) = self.shape, (max(y, 0), max(x, 0))
         rows = slice(top, max(min(y + patch.shape[0], height), top))
         columns = slice(left, max(min(x + patch.shape[1], width), left))
         return rows, columns, patch[top - y : rows.stop - y, left - x : columns.stop - x]
 
-    def _shade(self, rng: Rng, alpha: Pixels, x: int, y: int) -> None:
+    def _shade(self, rng: Rng, alpha: np.ndarray, x: int, y: int) -> None:
+        """Darken the canvas by a blurred and shifted copy of the alpha channel."""
         side = max(alpha.shape)
         blur, reach = side * rng.uniform(0.02, 0.06), side * rng.uniform(0.02, 0.1)
         border = int(3 * blur) + 1
@@ -351,24 +367,32 @@ def scene(
     clutter: float = 0.6,
     background: Background | None = None,
 ) -> Scene:
-    """Compose a scene: a pure function of the state of `rng` and of the arguments.
+    """Compose a scene, which depends only on the state of `rng` and on the arguments.
+
+    >>> rng = np.random.default_rng(0)
+    >>> made = scene(rng, 64, 80, categories=CATEGORIES[:1])
+    >>> made.image.shape, [thing.category.name for thing in made.objects]
+    ((64, 80, 3), ['airplane'])
 
     Args:
-        rng: numpy's random generator; used up as the scene is made.
+        rng: the random generator.
         height, width: in pixels, at least 32.
-        categories: one object of each is put in, as far as there is room.
-        crowd: a category of which a group of small ones is put in, as one object.
-        scale: the range of an object's longer side, in shorter sides of the picture.
-        crowd_scale: the same, for each member of a crowd.
-        visible: the least share of an object that may be left in the picture and uncovered.
-        clutter: the mean number of things of no category.
-        background: the photograph; chosen at random if None.
+        categories: one object of each is added if there is room.
+        crowd: a category of which a group of small objects is added, annotated as one object.
+        scale: the range of an object's longer side, as a fraction of the image's shorter side.
+        crowd_scale: the same for each member of a crowd.
+        visible: the smallest fraction of an object that must be inside the image and not occluded.
+        clutter: the mean number of objects of no category.
+        background: the photograph; by default a random one.
 
     Returns:
-        The scene. An object for which no place was found is left out of `objects`.
+        The scene. An object for which no position was found is left out.
+
+    Raises:
+        ValueError: `height` or `width` is below 32.
     """
     if min(height, width) < 32:
-        raise ValueError(f"A scene needs at least 32×32 pixels, not {height}×{width}.")
+        raise ValueError(f"a scene must have at least 32×32 pixels, got {height}×{width}")
     background = background or BACKGROUNDS[rng.integers(len(BACKGROUNDS))]
     canvas = _Canvas(
         pixels=_texture(rng, background, height, width).copy(),
@@ -387,7 +411,7 @@ def scene(
 def _add(
     rng: Rng, canvas: _Canvas, category: Category, scale: tuple[float, float], visible: float
 ) -> None:
-    """Put one object where it fits: enough of it to be seen, and enough of the others."""
+    """Add one object at a random position where enough of it and of the others is visible."""
     short = min(canvas.shape)
     side = short * np.exp(rng.uniform(*np.log(scale)))
     design = category.designs[rng.integers(len(category.designs))]
@@ -395,24 +419,25 @@ def _add(
     for _ in range(12):
         patch = _patch(rng, category, design, side, canvas.light)
         room, size = np.array(canvas.shape), np.array(patch.shape[:2])
-        over = (1 - visible) * size  # how far it may reach over each border
+        # The object may extend beyond each border by this many pixels.
+        over = (1 - visible) * size
         lowest, highest = np.minimum(-over, room - size), np.maximum(room - size + over, 0)
         y, x = np.round(rng.uniform(lowest, highest)).astype(int)
-        if _place(rng, canvas, patch, x, y, named, visible):
+        if _draw_if_visible(rng, canvas, patch, x, y, named, visible):
             return
         side = max(0.93 * side, short * scale[0])
 
 
-def _place(
+def _draw_if_visible(
     rng: Rng,
     canvas: _Canvas,
-    patch: Pixels,
+    patch: np.ndarray,
     x: int,
     y: int,
     category: Category | None,
     visible: float,
 ) -> bool:
-    """Paint a patch unless too little of anything, itself included, stays visible; say whether."""
+    """Draw a patch and return True, unless it or another object would be occluded too much."""
     mask = canvas.covers(patch, x, y)
     area = float((patch[..., 3] > 0.5).sum())
     if mask.sum() < (visible if category else 0.2) * area:
@@ -432,7 +457,7 @@ def _place(
 def _add_crowd(
     rng: Rng, canvas: _Canvas, category: Category, scale: tuple[float, float], visible: float
 ) -> None:
-    """Four to nine small ones near each other, joined into one object."""
+    """Add four to nine small objects near each other, annotated as one object."""
     height, width = canvas.shape
     short = min(height, width)
     centre = rng.uniform(0.25, 0.75, 2) * (width, height)
@@ -444,7 +469,9 @@ def _add_crowd(
         patch = _patch(rng, category, design, side, canvas.light)
         for _ in range(8):
             x, y = rng.normal(centre, spread) - np.array(patch.shape[1::-1]) / 2
-            if _place(rng, canvas, patch, round(x), round(y), category, max(visible, 0.6)):
+            if _draw_if_visible(
+                rng, canvas, patch, round(x), round(y), category, max(visible, 0.6)
+            ):
                 break
     members, areas = canvas.objects[first:], canvas.areas[first:]
     if members:
@@ -454,7 +481,7 @@ def _add_crowd(
 
 
 def _add_card(rng: Rng, canvas: _Canvas, visible: float) -> None:
-    """A piece of another picture, laid over the edge of an object."""
+    """Occlude the edge of an object with a piece of another photograph."""
     if not canvas.objects:
         return
     thing = canvas.objects[rng.integers(len(canvas.objects))]
@@ -468,11 +495,11 @@ def _add_card(rng: Rng, canvas: _Canvas, visible: float) -> None:
     for _ in range(8):
         pixel = rng.integers(len(rows))
         x, y = columns[pixel] - patch.shape[1] // 2, rows[pixel] - patch.shape[0] // 2
-        if _place(rng, canvas, patch, int(x), int(y), None, visible):
+        if _draw_if_visible(rng, canvas, patch, int(x), int(y), None, visible):
             return
 
 
-def _patch(rng: Rng, category: Category, design: str, side: float, light: float) -> Pixels:
+def _patch(rng: Rng, category: Category, design: str, side: float, light: float) -> np.ndarray:
     """A glyph, warped to a longer side of about `side` pixels and lit: h×w×4 in [0, 1]."""
     glyph = _glyph(category.name, design)
     if category.flip and rng.random() < 0.5:
@@ -480,7 +507,7 @@ def _patch(rng: Rng, category: Category, design: str, side: float, light: float)
     patch = _warped(rng, glyph, side, category.turn)
     colours = patch[..., :3] @ _hue_matrix(rng.uniform(-category.hue, category.hue))
     colours = 0.5 + (colours - 0.5) * rng.uniform(0.7, 1.1) + rng.uniform(-0.14, 0.1)
-    # A gradient of light: brighter on the side that faces the scene's light.
+    # The side that faces the light is brighter.
     rows, columns = np.mgrid[-1 : 1 : 1j * patch.shape[0], -1 : 1 : 1j * patch.shape[1]]
     facing = columns * np.cos(light) + rows * np.sin(light)
     colours = colours * (1 + rng.uniform(0, 0.25) * facing[..., None])
@@ -488,8 +515,8 @@ def _patch(rng: Rng, category: Category, design: str, side: float, light: float)
     return patch
 
 
-def _warped(rng: Rng, glyph: Image.Image, side: float, turn: float) -> Pixels:
-    """Stretch, shear, tilt and turn a picture by a random homography: h×w×4 in [0, 1]."""
+def _warped(rng: Rng, glyph: Image.Image, side: float, turn: float) -> np.ndarray:
+    """Stretch, shear, tilt and rotate a glyph by a random homography: h×w×4 in [0, 1]."""
     stretch = np.exp(rng.uniform(-0.15, 0.15))
     size = np.array(glyph.size) * (stretch, 1 / stretch)
     width, height = size * side / size.max()
@@ -500,19 +527,19 @@ def _warped(rng: Rng, glyph: Image.Image, side: float, turn: float) -> Pixels:
     moved = moved @ [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
     moved -= moved.min(0)
     columns, rows = np.ceil(moved.max(0)).astype(int) + 1
-    # Reduce first, with a filter as wide as the reduction; the homography alone would alias.
-    near = glyph.resize((max(round(width), 2), max(round(height), 2)), Image.Resampling.BICUBIC)
-    warped = near.transform(
+    # Reduce the glyph first, with a low-pass filter: the homography alone would alias.
+    reduced = glyph.resize((max(round(width), 2), max(round(height), 2)), Image.Resampling.BICUBIC)
+    warped = reduced.transform(
         (columns, rows),
         Image.Transform.PERSPECTIVE,
-        _homography(moved, corners * near.size / (width, height)),
+        _homography(moved, corners * reduced.size / (width, height)),
         Image.Resampling.BICUBIC,
     )
     return np.asarray(warped, np.float32) / 255
 
 
-def _homography(source: NDArray[Any], target: NDArray[Any]) -> list[float]:
-    """The eight numbers, in Pillow's order, that take four source points to four targets."""
+def _homography(source: np.ndarray, target: np.ndarray) -> list[float]:
+    """The homography that maps four source points to four targets: eight numbers for Pillow."""
     equations = []
     for (x, y), (u, v) in zip(source, target, strict=True):
         equations.append([x, y, 1, 0, 0, 0, -u * x, -u * y])
@@ -520,8 +547,8 @@ def _homography(source: NDArray[Any], target: NDArray[Any]) -> list[float]:
     return np.linalg.solve(equations, target.reshape(-1)).tolist()
 
 
-def _develop(rng: Rng, canvas: _Canvas) -> NDArray[np.uint8]:
-    """The camera's share: light that falls off to one side, a little blur, a little noise."""
+def _develop(rng: Rng, canvas: _Canvas) -> np.ndarray:
+    """Add the effects of light and camera: light that falls off to one side, blur, and noise."""
     height, width = canvas.shape
     rows, columns = np.mgrid[-1 : 1 : 1j * height, -1 : 1 : 1j * width]
     falling = columns * np.cos(canvas.light) + rows * np.sin(canvas.light)
@@ -534,27 +561,31 @@ def _develop(rng: Rng, canvas: _Canvas) -> NDArray[np.uint8]:
     return np.round(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
 
 
-# --- Streams ---------------------------------------------------------------------------------
+# --- Streams --------------------------------------------------------------------------------------
 
-# The first number of a scene's seed says what the scene is for, so that the streams never meet.
+# A scene's seed begins with one of these numbers, so that no two streams share a scene.
 _TRAINING, _VAL, _GALLERY = 1, 2, 3
 
 
 def training_scenes(
     n: int, size: int = 128, seed: int = 0, *, progress: bool = False
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Square scenes to learn from, with objects from small to larger than the picture.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Square scenes for training, with objects from small to larger than the image.
 
-    The i-th scene depends on `seed` and i alone: more scenes begin with the same ones.
+    The i-th scene depends only on `seed` and i, so a larger `n` begins with the same scenes.
+
+    >>> images, labels = training_scenes(2, size=64)
+    >>> images.shape, labels.shape
+    ((2, 64, 64, 3), (2, 16))
 
     Args:
-        n: how many.
+        n: the number of scenes.
         size: the side in pixels.
-        seed: of the stream; every seed differs from the shipped scenes.
+        seed: of the stream; no seed gives the shipped scenes.
         progress: whether to show a progress bar.
 
     Returns:
-        Images n×size×size×3, uint8, and labels n×16, 1 where the category is in the picture,
+        Images, n×size×size×3, uint8, and labels, n×16, uint8: 1 where the image shows the category,
         in the order of `CATEGORIES`.
     """
     from tqdm.auto import trange
@@ -570,7 +601,7 @@ def training_scenes(
 
 
 def _training_scene(rng: Rng, size: int) -> Scene:
-    """A scene with at least one object; the fewer objects, the larger they may be."""
+    """A scene with one to three objects, which may be larger the fewer they are."""
     while True:
         count = rng.choice([1, 2, 3], p=[0.6, 0.3, 0.1])
         chosen = [CATEGORIES[i] for i in rng.choice(len(CATEGORIES), count + 1, replace=False)]
@@ -590,7 +621,7 @@ def _training_scene(rng: Rng, size: int) -> Scene:
 
 
 def _shipped_scene(rng: Rng, count: dict[str, int]) -> Scene:
-    """A scene for the benchmark, of the categories that are rarest so far."""
+    """A scene for the benchmark, with the categories that are rarest so far."""
     short = int(rng.integers(240, 481))
     long = round(short * rng.choice([1, 4 / 3, 4 / 3, 3 / 2, 3 / 2, 16 / 9]))
     height, width = (short, long) if rng.random() < 0.75 else (long, short)
@@ -609,7 +640,7 @@ def _shipped_scene(rng: Rng, count: dict[str, int]) -> Scene:
 
 
 def _gallery_scene(rng: Rng) -> Scene:
-    """A scene for the notebooks: two or three objects, large and hardly covered."""
+    """A scene for the notebooks: two or three large objects with little occlusion."""
     short = int(rng.integers(360, 481))
     chosen = rng.choice(len(CATEGORIES), rng.integers(2, 4), replace=False)
     return scene(
@@ -623,33 +654,41 @@ def _gallery_scene(rng: Rng) -> Scene:
     )
 
 
-# --- COCO's format ---------------------------------------------------------------------------
+# --- COCO's format --------------------------------------------------------------------------------
 
 
-def polygons(mask: Mask) -> list[list[float]]:
-    """The outline of a mask as COCO's polygons `[x, y, x, y, ...]`, in pixels.
+def polygons(mask: np.ndarray) -> list[list[float]]:
+    """The segmentation of a mask as COCO's polygons.
 
-    COCO joins the polygons of an object and cannot leave a hole open: what has a hole is cut in
-    two through it. Corners are thinned out as long as the polygons, drawn again by pycocotools,
-    agree with the mask to an intersection over union of 0.98.
+    COCO takes the union of an object's polygons, so it cannot represent a hole. A mask with a hole
+    is therefore cut in two through the hole. The polygons are simplified as long as their mask,
+    drawn by pycocotools, has an intersection over union of at least 0.98 with `mask`.
+
+    >>> mask = np.zeros((8, 9), dtype=bool)
+    >>> mask[2:6, 3:7] = True
+    >>> [len(polygon) // 2 for polygon in polygons(mask)]  # corners
+    [8]
 
     Args:
         mask: H×W, true on the object.
+
+    Returns:
+        Polygons ``[x, y, x, y, ...]``, in pixels.
     """
     from skimage.measure import approximate_polygon
 
-    outlines = [_outline(piece) for piece in _pieces(mask)]
-    found: list[list[float]] = []
+    contours = [_contour(piece) for piece in _pieces(mask)]
+    simplified: list[list[float]] = []
     for tolerance in (0.8, 0.5, 0.25, 0):
-        corners = [approximate_polygon(outline, tolerance) for outline in outlines]
-        found = [shape[:-1].round(2).ravel().tolist() for shape in corners if len(shape) > 3]
-        if _iou(found, mask) >= 0.98:
+        corners = [approximate_polygon(contour, tolerance) for contour in contours]
+        simplified = [shape[:-1].round(2).ravel().tolist() for shape in corners if len(shape) > 3]
+        if _iou(simplified, mask) >= 0.98:
             break
-    return found
+    return simplified
 
 
-def _pieces(mask: Mask) -> Iterable[Mask]:
-    """The connected pieces of a mask, those with holes cut until they have none."""
+def _pieces(mask: np.ndarray) -> Iterable[np.ndarray]:
+    """The connected pieces of a mask; a piece with a hole is cut until it has none."""
     from scipy.ndimage import binary_fill_holes, label
 
     labels, count = label(mask)
@@ -670,28 +709,39 @@ def _pieces(mask: Mask) -> Iterable[Mask]:
         yield from _pieces(piece & ~left)
 
 
-def _outline(piece: Mask) -> NDArray[np.float64]:
-    """The closed border of one piece, as points (x, y); pixel i reaches from i to i + 1."""
+def _contour(piece: np.ndarray) -> np.ndarray:
+    """The closed contour of one piece, as points (x, y); pixel i extends from i to i + 1."""
     from skimage.measure import find_contours
 
     contours = find_contours(np.pad(piece, 1).astype(float), 0.5)
     longest = max(contours, key=len)
-    # Undo the padding, add half a pixel from its centre to its corner.
+    # The padding adds 1 to each coordinate, and a pixel's centre is half a pixel from its corner.
     return longest[:, ::-1] - 0.5
 
 
-def _iou(found: list[list[float]], mask: Mask) -> float:
+def _iou(shapes: list[list[float]], mask: np.ndarray) -> float:
     """Intersection over union of polygons, as pycocotools draws them, with a mask."""
     from pycocotools import mask as coco_mask
 
-    if not found:
+    if not shapes:
         return 0.0
-    drawn = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(found, *mask.shape)))
+    drawn = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(shapes, *mask.shape)))
     return float((drawn & mask).sum() / (drawn | mask).sum())
 
 
-def run_lengths(mask: Mask) -> dict[str, Any]:
-    """A mask as COCO's uncompressed RLE: run lengths down the columns, first those of zeros."""
+def run_lengths(mask: np.ndarray) -> dict[str, Any]:
+    """A mask as COCO's uncompressed run-length encoding (RLE).
+
+    >>> run_lengths(np.array([[False, True, False], [False, True, False]]))
+    {'size': [2, 3], 'counts': [2, 2, 2]}
+
+    Args:
+        mask: H×W, true on the object.
+
+    Returns:
+        The size, [H, W], and the lengths of the runs of equal pixels, column after column. The
+        first run is one of false pixels, and may have length 0.
+    """
     column = np.concatenate([[0], mask.ravel(order="F"), [0]]).astype(np.int8)
     edges = np.flatnonzero(np.diff(column))
     counts = np.diff(np.concatenate([[0], edges, [mask.size]]))
@@ -714,7 +764,7 @@ def _annotation(thing: Object, id: int, image: int) -> dict[str, Any]:
 
 
 def _write_split(folder: Path, split: str, scenes: Iterable[Scene], first: int) -> None:
-    """Pictures to `folder/split`, their annotations to `folder/annotations`, as COCO has them."""
+    """Write the images to ``folder/split`` and their annotations to ``folder/annotations``."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     (folder / split).mkdir(parents=True, exist_ok=True)
@@ -747,8 +797,8 @@ def _write_split(folder: Path, split: str, scenes: Iterable[Scene], first: int) 
         "images": images,
         "annotations": annotations,
         "categories": [
-            {"id": one.id, "name": one.name, "supercategory": one.supercategory}
-            for one in CATEGORIES
+            {"id": category.id, "name": category.name, "supercategory": category.supercategory}
+            for category in CATEGORIES
         ],
     }
     path = folder / "annotations" / f"instances_{split}.json"
@@ -766,7 +816,7 @@ def _val_scenes(images: int) -> Iterable[Scene]:
         yield made
 
 
-# Chosen by eye among the first hundred.
+# Chosen by eye among the first hundred seeds.
 GALLERY_SEEDS = (8, 11, 19, 24, 30, 36, 39, 42, 46, 48, 51, 55)
 
 
@@ -776,18 +826,18 @@ def build(folder: str | Path, images: int = 260, gallery: Sequence[int] = GALLER
     The same arguments give the same bytes, with the same versions of the libraries.
 
     Args:
-        folder: gets `annotations/instances_SPLIT.json` and `SPLIT/000000000001.jpg` and so on.
-        images: how many scenes `val` has; fewer begin with the same ones.
+        folder: gets ``annotations/instances_SPLIT.json``, ``SPLIT/000000000001.jpg`` and so on.
+        images: the number of scenes in `val`; a larger number begins with the same scenes.
         gallery: the seeds of the scenes in `gallery`.
     """
     folder = Path(folder)
     _write_split(folder, "val", _val_scenes(images), first=1)
-    handsome = (_gallery_scene(np.random.default_rng([_GALLERY, seed])) for seed in gallery)
-    _write_split(folder, "gallery", handsome, first=1001)
+    chosen = (_gallery_scene(np.random.default_rng([_GALLERY, seed])) for seed in gallery)
+    _write_split(folder, "gallery", chosen, first=1001)
 
 
 def main() -> None:
-    """The command line of `python -m vislib.data.pocket`."""
+    """Run the command line of ``python -m vislib.data.pocket``."""
     parser = argparse.ArgumentParser(description="Build Pocket COCO.")
     parser.add_argument("--out", type=Path, default=DATA / "pocket_coco")
     parser.add_argument("--images", type=int, default=260, help="scenes in the val split")

@@ -1,18 +1,21 @@
-"""Occlusion: cover a part of the image, and see what the net says then.
+"""Occlusion: cover a part of the image and measure how the logits change.
 
-A square slides over the image; at each place the net answers anew. Zeiler & Fergus 2013 draw three
-maps from one such run (`slide`): the probability of the true class, the most likely class, and the
-total activation of one feature map. `occlusion` is the form in which the result can stand beside a
-gradient: for each pixel, the mean loss of class score over the squares that cover it.
+A square slides over the image, and the network runs with the square at each position. Zeiler &
+Fergus 2013 draw three maps from one such run (`slide`): the probability of the true class, the most
+likely class, and the total activation of one feature map. `occlusion` returns an attribution map
+that can be compared with a gradient: for each pixel, the mean loss of class score over the squares
+that cover it,
 
-What is asked here is not what the gradient answers. The gradient says how the score would react to
-an infinitely small change, occlusion what a large one does; and the square itself is something that
-the net may never have seen. Its size and its filling are part of the answer.
+    R_p = mean over squares Q with p in Q of  y_c(x) − y_c(x with Q replaced by the baseline)
+
+Occlusion and gradient measure different things. The gradient is the change of the score under an
+infinitely small change of a pixel, occlusion the change under a large one. A covered image may be
+unlike all training images, so the result depends on the size of the square and on the baseline.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,27 +24,32 @@ from torch import Tensor, nn
 from vislib.core import (
     Layer,
     Target,
+    Weighted,
     check_images,
     check_logits,
-    check_target,
     frozen,
     record,
     score,
+    split_target,
+    target_weights,
 )
-from vislib.explain._crops import Regions
+from vislib.explain._crops import PartialForward
 
-_FLOATS = 2**24  # in the largest map of a batch: 64 MB, of which a few are alive at a time
+# How many numbers the largest map of a batch may have: 64 MB, of which a few are alive at a time.
+_FLOATS = 2**24
 
 
 @dataclass(frozen=True)
 class Slide:
-    """What the net answered while a square slid over N images, at r×c places each.
+    """The outputs of a network for N images with a square at r×c positions each.
 
     Attributes:
-        logits: N×r×c×K, with the square at each place.
-        clean: N×K, without it.
-        totals: N×r×c×C, the sum over places of each map of the chosen layer (None without one).
-        rows: the first row of the square at each of the r places; `columns` likewise.
+        logits: N×r×c×K, with the square at each position.
+        clean: the logits without a square, N×K.
+        totals: the sum over all positions of each feature map of the chosen layer, N×r×c×C (None if
+            no layer was chosen).
+        rows: the first row of the square at each of the r positions, in pixels.
+        columns: the first column of the square at each of the c positions.
         size: the side of the square, in pixels.
     """
 
@@ -64,89 +72,114 @@ def slide(
     target: Target | None = None,
     progress: bool = False,
 ) -> Slide:
-    """Cover a square of ``size`` pixels, in steps of `stride`, and run the net at each place.
+    """Run the network with a square of the image covered, for each position of the square.
 
-    Only what a square can reach is computed anew (`vislib.explain._crops`). The last row and column of
-    squares end at the border and may be narrower in effect.
+    >>> model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> slide(model, torch.rand(2, 3, 32, 32), size=8, stride=8).logits.shape
+    torch.Size([2, 4, 4, 5])
+
+    Only what a square can change is computed again (`vislib.explain._crops`). The squares of the
+    last row and column reach the border and may be cut off there.
 
     Args:
-        model: N×C×H×W → N×K logits.
+        model: N×C×H×W images to N×K logits. It is left as it was.
         x: the images, N×C×H×W.
-        size: side of the square, at most that of the image.
-        stride: pixels from one place to the next.
-        baseline: what stands in the square: a number, one value for each channel (C×1×1), or whole
-            images (N×C×H×W, see `filling`).
-        layer: a layer whose maps are added up as well.
-        target: the classes to be looked at, if known: one that does not exist is said after the
-            first pass, not after the long run.
-        progress: show a progress bar.
+        size: the side of the square in pixels, 1 to the shorter side of the image.
+        stride: the distance between neighbouring positions in pixels, at least 1.
+        baseline: the pixel values inside the square: a number, one value for each channel (C×1×1),
+            or images N×C×H×W (see `vislib.transforms.baseline_image`).
+        layer: a layer whose feature maps are summed, see `Slide.totals`.
+        target: the class or classes that will be read from the logits, if known. A class that does
+            not exist then raises after the first forward pass and not after the long run.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The logits for each position of the square.
 
     Raises:
-        ValueError: for a square that is larger than the image, steps of less than a pixel, or a
-            class that does not exist.
+        ValueError: the square is larger than the image, `stride` is less than 1, `x` is not a batch
+            of finite images, or the layer or the target does not exist.
 
     Zeiler & Fergus 2013, "Visualizing and Understanding Convolutional Networks".
     """
     from tqdm.auto import tqdm
 
-    check_images(x)
-    if not 1 <= size <= min(x.shape[-2:]):
-        raise ValueError(f"a square of {size} pixels does not fit into {tuple(x.shape[-2:])}")
-    if stride < 1:
-        raise ValueError(f"the square must move by at least 1 pixel, not by {stride}")
-    rows, columns = (_starts(length, size, stride) for length in x.shape[-2:])
-    places = [(row, column) for row in rows for column in columns]
+    _check_square(check_images(x).shape[-2:], size, stride)
+    rows, columns = (_positions(length, size, stride) for length in x.shape[-2:])
+    squares = [(row, column) for row in rows for column in columns]
     baselines = torch.as_tensor(baseline, dtype=x.dtype, device=x.device).expand_as(x)
     layers = [] if layer is None else [layer]
     logits, clean, totals = [], [], []
-    bar = tqdm(total=len(x) * len(places), unit="square", desc="occlusion", disable=not progress)
+    bar = tqdm(total=len(x) * len(squares), unit="square", desc="occlusion", disable=not progress)
     with bar, frozen(model), torch.no_grad(), record(model, layers) as outputs:
-        for image, image_fill in zip(x[:, None], baselines[:, None], strict=True):
-            regions = Regions()
-            with regions:
-                clean.append(check_logits(regions.keep(model, image)))
+        for image, image_baseline in zip(x[:, None], baselines[:, None], strict=True):
+            forward = PartialForward()
+            with forward:
+                clean.append(check_logits(forward.keep(model, image)))
             if target is not None:
-                score(clean[-1].expand(len(x), -1), target)
-            done = 0
-            while done < len(places):
-                # the first few squares show how much memory one of them takes
-                batch = min(128, max(1, _FLOATS // regions.largest)) if done else 4
-                chosen = places[done : done + batch]
-                crops = _cover(image, image_fill, chosen, size)
-                with regions:
-                    logits.append(model(regions.start(*crops)))
-                totals += [regions.full(maps).flatten(2).sum(2) for maps in outputs.values()]
-                done += len(chosen)
-                bar.update(len(chosen))
+                # Refuses a wrong target, which needs the number of classes.
+                target_weights(clean[-1].expand(len(x), -1), target)
+            for crops, tops, lefts in _batches(image, image_baseline, squares, size, forward):
+                with forward:
+                    logits.append(model(forward.start(crops, tops, lefts)))
+                totals += [forward.full(maps).flatten(2).sum(2) for maps in outputs.values()]
+                bar.update(len(crops))
     shape = (len(x), len(rows), len(columns), -1)
     return Slide(
-        torch.cat(logits).view(shape),
-        torch.cat(clean),
-        torch.cat(totals).view(shape) if totals else None,
-        rows,
-        columns,
-        size,
+        logits=torch.cat(logits).view(shape),
+        clean=torch.cat(clean),
+        totals=torch.cat(totals).view(shape) if totals else None,
+        rows=rows,
+        columns=columns,
+        size=size,
     )
 
 
-def _starts(length: int, size: int, stride: int) -> list[int]:
-    """The first pixel of each square: the last one reaches the border."""
+def _check_square(shape: Sequence[int], size: int, stride: int) -> None:
+    """``ValueError`` if the square does not fit into the image or does not move."""
+    if not 1 <= size <= min(shape):
+        raise ValueError(
+            f"size must be between 1 and {min(shape)}, the shorter side of the images, got {size}"
+        )
+    if stride < 1:
+        raise ValueError(f"stride must be at least 1 pixel, got {stride}")
+
+
+def _positions(length: int, size: int, stride: int) -> list[int]:
+    """The first pixel of each square along one side; the last square reaches the border."""
     steps = -(-(length - size) // stride)
     return [stride * step for step in range(steps + 1) if stride * step < length]
 
 
-def _cover(
-    image: Tensor, baseline: Tensor, places: Sequence[tuple[int, int]], size: int
-) -> tuple[Tensor, list[int], list[int]]:
-    """Crops of the image with the square in them, and where they begin.
+def _batches(
+    image: Tensor,
+    baseline: Tensor,
+    squares: Sequence[tuple[int, int]],
+    size: int,
+    forward: PartialForward,
+) -> Iterator[tuple[Tensor, list[int], list[int]]]:
+    """Crops as from `_cover`, for as many squares at a time as the memory allows."""
+    done = 0
+    while done < len(squares):
+        # The first four squares show how much memory one square takes.
+        count = min(128, max(1, _FLOATS // forward.largest)) if done else 4
+        yield _cover(image, baseline, squares[done : done + count], size)
+        done += count
 
-    A square over the border is cut there; its crop is moved inside, so that all have one size.
+
+def _cover(
+    image: Tensor, baseline: Tensor, squares: Sequence[tuple[int, int]], size: int
+) -> tuple[Tensor, list[int], list[int]]:
+    """Crops of the image with the square in them, and the first row and column of each crop.
+
+    A square that exceeds the border is cut off there. Its crop is moved inside, so that all crops
+    have the same size.
     """
     height, width = image.shape[-2:]
-    tops = [min(row, height - size) for row, _ in places]
-    lefts = [min(column, width - size) for _, column in places]
+    tops = [min(row, height - size) for row, _ in squares]
+    lefts = [min(column, width - size) for _, column in squares]
     crops = []
-    for (row, column), top, left in zip(places, tops, lefts, strict=True):
+    for (row, column), top, left in zip(squares, tops, lefts, strict=True):
         crop = image[..., top : top + size, left : left + size].clone()
         covered = baseline[..., row : top + size, column : left + size]
         crop[..., row - top :, column - left :] = covered
@@ -163,27 +196,56 @@ def occlusion(
     stride: int = 8,
     baseline: float | Tensor = 0.5,
 ) -> Tensor:
-    """Mean loss of class score ``y_c(x) − y_c(x with a square)`` over the squares that cover each
-    pixel: N×1×H×W, signed. Positive where covering hurts the class.
+    """The mean loss of class score over the squares that cover each pixel, N×1×H×W, signed.
 
-    See `slide` for the arguments.
+    The loss is ``y_c(x) − y_c(x with a square)``: positive if covering the square lowers the score
+    of the class.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> x = torch.rand(2, 3, 32, 32)
+    >>> occlusion(model, x, 3, size=8).shape
+    torch.Size([2, 1, 32, 32])
+    >>> float(occlusion(model, x, 3, size=8, baseline=x).abs().max()) < 1e-5
+    True
+
+    Args:
+        model: N×C×H×W images to N×K logits. It is left as it was.
+        x: the images, N×C×H×W.
+        target: what is explained: a class index, N of them, or another target of
+            `vislib.core.score`.
+        size: the side of the square in pixels.
+        stride: the distance between neighbouring positions in pixels.
+        baseline: the pixel values inside the square: a number, C×1×1, or images N×C×H×W.
+
+    Returns:
+        The attribution map, in the unit of the logits. It is 0 at pixels that no square covers.
+
+    Raises:
+        ValueError: as for `slide`.
     """
-    chosen = check_target(target, len(check_images(x)))
-    found = slide(model, x, size=size, stride=stride, baseline=baseline, target=chosen)
-    n, r, c, classes = found.logits.shape
-    each = chosen.repeat_interleave(r * c)
-    covered = score(found.logits.reshape(-1, classes), each).view(n, 1, r, c)
-    return spread(score(found.clean, target).view(n, 1, 1, 1) - covered, found, x.shape[-2:])
+    split_target(target, len(check_images(x)))  # refuses a wrong target before the first pass
+    result = slide(model, x, size=size, stride=stride, baseline=baseline, target=target)
+    n, r, c, classes = result.logits.shape
+    weights = target_weights(result.clean, target)
+    of_each_square = Weighted(weights.repeat_interleave(r * c, dim=0))
+    covered = score(result.logits.reshape(-1, classes), of_each_square).view(n, 1, r, c)
+    loss = score(result.clean, Weighted(weights)).view(n, 1, 1, 1) - covered
+    return mean_over_squares(loss, result, x.shape[-2:])
 
 
-def spread(values: Tensor, found: Slide, shape: Sequence[int]) -> Tensor:
-    """One value for each place of the square, N×1×r×c, as the mean over the squares that cover each
-    pixel, N×1×H×W (0 where none does)."""
+def mean_over_squares(values: Tensor, squares: Slide, shape: Sequence[int]) -> Tensor:
+    """The mean of a value over the squares that cover each pixel, N×1×H×W (0 if none does).
+
+    Args:
+        values: one value for each position of the square, N×1×r×c.
+        squares: the result of `slide`, which has the positions and the size of the squares.
+        shape: height and width of the image, in pixels.
+    """
     total = values.new_zeros(len(values), 1, *shape)
     count = torch.zeros_like(total[:1])
-    for i, row in enumerate(found.rows):
-        for j, column in enumerate(found.columns):
-            square = (..., slice(row, row + found.size), slice(column, column + found.size))
+    for i, row in enumerate(squares.rows):
+        for j, column in enumerate(squares.columns):
+            square = (..., slice(row, row + squares.size), slice(column, column + squares.size))
             total[square] += values[..., i : i + 1, j : j + 1]
             count[square] += 1
     return total / count.clamp(min=1)

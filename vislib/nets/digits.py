@@ -1,13 +1,12 @@
-"""Two small nets for scikit-learn's handwritten digits: one that reads them, one that writes them.
+"""Two small networks for scikit-learn's handwritten digits: a classifier and a generator.
 
 The digits are 1,797 real ones of 8×8 pixels (Alpaydin & Kaynak 1998, "Optical Recognition of
-Handwritten Digits"). `Reader` gives class scores. `Writer` is a decoder ``g(z)``, trained as half
-of a variational autoencoder: codes z drawn from a standard normal distribution become digits, so
-``‖z‖²`` measures how unusual a digit is.
+Handwritten Digits"). `Reader` returns class scores. `Writer` is a decoder ``g(z)``, trained as one
+half of a variational autoencoder (Kingma & Welling 2014, "Auto-Encoding Variational Bayes"): codes
+z drawn from a standard normal distribution become digits, so ``‖z‖²`` measures how unusual a digit
+is.
 
-Kingma & Welling 2014, "Auto-Encoding Variational Bayes".
-
-    uv run python -m vislib.nets.digits      trains both anew, in about a minute of CPU time
+    uv run python -m vislib.nets.digits      trains both again, in about a minute of CPU time
 """
 
 from __future__ import annotations
@@ -18,17 +17,18 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vislib.paths import DATA
 
 WEIGHTS = DATA / "nets" / "digits_decoder.safetensors"
-CODE = 10  # numbers in a code
-HELD_OUT = 297  # the last digits, which neither net has seen
+CODE = 10  # the length of a code
+HELD_OUT = 297  # the last digits, on which neither network was trained
 
 
 class Reader(nn.Sequential):
-    """A small convolutional net: N×1×8×8 in [0, 1] to N×10 logits."""
+    """A small convolutional network: digits, N×1×8×8 in [0, 1], to N×10 logits."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -39,7 +39,7 @@ class Reader(nn.Sequential):
 
 
 class Writer(nn.Sequential):
-    """The decoder: codes N×10 to digits N×1×8×8 in [0, 1]."""
+    """The decoder: codes, N×10, to digits, N×1×8×8 in [0, 1]."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -49,7 +49,7 @@ class Writer(nn.Sequential):
 
 
 class Encoder(nn.Sequential):
-    """The other half of the autoencoder: digits to the mean and log-variance of their codes."""
+    """The encoder: digits, N×1×8×8, to the mean and the log-variance of their codes, N×20."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -59,7 +59,18 @@ class Encoder(nn.Sequential):
 
 
 def data(*, held_out: bool = False) -> tuple[Tensor, Tensor]:
-    """The 1,500 digits to train on, M×1×8×8 in [0, 1], and what they are; or the 297 others."""
+    """Load the 1,500 training digits, or the 297 held-out ones.
+
+    >>> x, y = data()
+    >>> x.shape, y.shape
+    (torch.Size([1500, 1, 8, 8]), torch.Size([1500]))
+
+    Args:
+        held_out: whether to load the digits on which the networks were not trained.
+
+    Returns:
+        The digits, M×1×8×8 in [0, 1], and their classes, M numbers from 0 to 9.
+    """
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -69,15 +80,18 @@ def data(*, held_out: bool = False) -> tuple[Tensor, Tensor]:
 
 
 def load() -> tuple[Reader, Writer]:
-    """Both nets with the shipped weights, in eval mode."""
-    from safetensors.torch import load_file
+    """Load both networks, with the weights that ship with the course, in evaluation mode.
 
+    >>> reader, writer = load()
+    >>> reader(writer(torch.zeros(1, 10))).shape
+    torch.Size([1, 10])
+    """
     tensors = load_file(WEIGHTS)
     reader, writer = Reader(), Writer()
     for name, net in (("reader", reader), ("writer", writer)):
-        start = f"{name}."
-        mine = {key.removeprefix(start): t for key, t in tensors.items() if key.startswith(start)}
-        net.load_state_dict(mine)
+        prefix = f"{name}."
+        state = {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
+        net.load_state_dict(state)
         net.eval()
     return reader, writer
 
@@ -85,12 +99,19 @@ def load() -> tuple[Reader, Writer]:
 def train(
     out: str | Path = WEIGHTS, *, epochs: int = 120, readings: int = 30, seed: int = 0
 ) -> dict[str, str]:
-    """Train both nets from a seed, write their weights, and return their card.
+    """Train both networks, and write their weights to one file.
 
-    The writer sees all digits `epochs` times, the reader `readings` times.
+    Args:
+        out: the safetensors file; by default the one that ships with the course.
+        epochs: passes over the digits for the writer.
+        readings: passes over the digits for the reader.
+        seed: of the weights and of all random draws. PyTorch's global random state is not changed.
+
+    Returns:
+        The card, which is also stored in the file: the reader's accuracy and the writer's
+        root-mean-square error on the held-out digits, the number of parameters, the seed, the date
+        and the command.
     """
-    from safetensors.torch import save_file
-
     x, y = data()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -100,11 +121,11 @@ def train(
         _epochs(both, lambda b: evidence_bound(encoder, writer, x[b]), len(x), epochs)
     new, label = data(held_out=True)
     with torch.no_grad():
-        right = float((reader(new).argmax(dim=1) == label).float().mean())
-        apart = float((writer(encoder(new)[:, :CODE]) - new).square().mean().sqrt())
+        accuracy = float((reader(new).argmax(dim=1) == label).float().mean())
+        error = float((writer(encoder(new)[:, :CODE]) - new).square().mean().sqrt())
     card = {
-        "reader_unseen": f"{right:.4f}",
-        "writer_rms_unseen": f"{apart:.4f}",
+        "reader_unseen": f"{accuracy:.4f}",
+        "writer_rms_unseen": f"{error:.4f}",
         "parameters": str(sum(p.numel() for net in (reader, writer) for p in net.parameters())),
         "seed": str(seed),
         "date": datetime.date.today().isoformat(),
@@ -113,31 +134,43 @@ def train(
     tensors = {f"reader.{key}": value for key, value in reader.state_dict().items()}
     tensors |= {f"writer.{key}": value for key, value in writer.state_dict().items()}
     save_file(tensors, out, metadata=card)
-    Path(out).chmod(0o644)  # it is written private, and a course is shared
+    # safetensors writes files that only their owner may read, but a course may have many users.
+    Path(out).chmod(0o644)
     return card
 
 
 def evidence_bound(
     encoder: Callable[[Tensor], Tensor], writer: Callable[[Tensor], Tensor], x: Tensor
 ) -> Tensor:
-    """Minus the evidence lower bound, per digit: ``‖x − g(z)‖²/2σ² + KL(q(z|x) ‖ N(0, 1))``.
+    """The negative evidence lower bound, the loss of a variational autoencoder.
 
-    z is drawn from ``q = N(mean, variance)`` of the encoder; σ = 0.15.
+        −ELBO = ‖x − g(z)‖² / 2σ² + KL( q(z|x) ‖ N(0, 1) ),    σ = 0.15
+
+    The code z is drawn from ``q(z|x) = N(mean, variance)``, which the encoder returns.
+
+    Args:
+        encoder: digits to the means and log-variances of their codes, N×20.
+        writer: codes, N×10, to digits.
+        x: digits, N×1×8×8 in [0, 1].
+
+    Returns:
+        The mean over the digits, one number.
     """
     mean, log_variance = encoder(x).chunk(2, dim=1)
     z = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
-    apart = (writer(z) - x).square().flatten(1).sum(dim=1) / (2 * 0.15**2)
+    error = (writer(z) - x).square().flatten(1).sum(dim=1) / (2 * 0.15**2)
     kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1)
-    return (apart + kl).mean()
+    return (error + kl).mean()
 
 
 def _shifted(x: Tensor) -> Tensor:
-    """The digits moved by up to a pixel, as the reader is to know them."""
+    """Shift all digits by the same random vector of up to one pixel, as an augmentation."""
     down, right = torch.randint(-1, 2, (2,)).tolist()
     return F.pad(x, (1, 1, 1, 1))[..., 1 + down : 9 + down, 1 + right : 9 + right]
 
 
 def _epochs(net: nn.Module, loss: Callable[[Tensor], Tensor], count: int, epochs: int) -> None:
+    """Minimise ``loss(indices)`` over random batches of 100 of the indices below `count`."""
     optimiser = torch.optim.Adam(net.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
     for _ in range(epochs):

@@ -1,4 +1,25 @@
-"""The architectures of the course networks."""
+"""The architectures of the pocket networks: small versions of famous ones, for 128×128 pixels.
+
+Each network takes normalised images, N×3×H×W, and returns N×K logits for its K classes. The parts
+have the names of torchvision's versions (`features`, `classifier`, `layer4`, `fc` …).
+
+>>> PocketGAP(classes=5)(torch.rand(2, 3, 64, 64)).shape
+torch.Size([2, 5])
+
+The papers:
+
+* AlexNet: Krizhevsky, Sutskever & Hinton 2012, "ImageNet Classification with Deep Convolutional
+  Neural Networks".
+* VGG: Simonyan & Zisserman 2015, "Very Deep Convolutional Networks for Large-Scale Image
+  Recognition".
+* ResNet: He et al. 2016, "Deep Residual Learning for Image Recognition".
+* SqueezeNet: Iandola et al. 2016, "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and
+  <0.5MB model size".
+* Global average pooling: Zhou et al. 2016, "Learning Deep Features for Discriminative
+  Localization".
+* Global max pooling: Oquab et al. 2015, "Is object localization for free?".
+* The all-convolutional net: Springenberg et al. 2015, "Striving for Simplicity".
+"""
 
 from __future__ import annotations
 
@@ -7,7 +28,10 @@ from torch import Tensor, nn
 
 
 def _initialise(net: nn.Module) -> None:
-    """Kaiming's initialisation (He et al. 2015), which lets deep ReLU nets train unnormalised."""
+    """Set random weights as He et al. 2015 ("Delving Deep into Rectifiers"), and zero biases.
+
+    With these weights, deep ReLU networks can be trained without normalisation.
+    """
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -19,7 +43,7 @@ def _initialise(net: nn.Module) -> None:
 
 
 def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
-    """A convolution that keeps the size (up to its stride), and its ReLU."""
+    """A convolution that keeps the size (up to its stride), and a ReLU."""
     conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2)
     return [conv, nn.ReLU(inplace=True)]
 
@@ -38,7 +62,11 @@ def _vgg_features(plan: str) -> nn.Sequential:
 
 
 class PocketAlexNet(nn.Module):
-    """AlexNet (Krizhevsky 2012): a large strided first filter, overlapping pools, dropout."""
+    """AlexNet: large first filters with a stride, overlapping pools, dropout.
+
+    Args:
+        classes: K, the number of classes.
+    """
 
     def __init__(self, classes: int = 16) -> None:
         super().__init__()
@@ -52,8 +80,8 @@ class PocketAlexNet(nn.Module):
             *_conv(96, 128),
             nn.MaxPool2d(3, stride=2),
         )
-        # The original's dense layers see a grid of positions, and learn each class at each of
-        # them, which takes a million pictures. Ours see the mean over the positions.
+        # The dense layers of the original receive a grid of positions and learn each class at each
+        # position, which takes a million images. Ours receive the mean over the positions.
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(
             nn.Dropout(0.1),
@@ -67,17 +95,17 @@ class PocketAlexNet(nn.Module):
         _initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, N×classes."""
+        """Return the logits, N×K, of normalised images, N×3×H×W."""
         return self.classifier(self.avgpool(self.features(x)).flatten(1))
 
 
 class PocketVGG(nn.Module):
-    """VGG (Simonyan & Zisserman 2014): nothing but 3×3 convolutions, five pools, dense layers."""
+    """VGG: only 3×3 convolutions, five pools, dense layers."""
 
     def __init__(self, classes: int = 16) -> None:
         super().__init__()
         self.features = _vgg_features("16 M 32 M 48 M 64 64 M 96 96 M")
-        self.avgpool = nn.AdaptiveAvgPool2d(1)  # see PocketAlexNet
+        self.avgpool = nn.AdaptiveAvgPool2d(1)  # as in PocketAlexNet
         self.classifier = nn.Sequential(
             nn.Linear(96, 128),
             nn.ReLU(inplace=True),
@@ -87,12 +115,12 @@ class PocketVGG(nn.Module):
         _initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, N×classes."""
+        """Return the logits, N×K, of normalised images, N×3×H×W."""
         return self.classifier(self.avgpool(self.features(x)).flatten(1))
 
 
 class PocketGAP(nn.Module):
-    """A net made for class activation maps (Zhou 2016): convolutions, global mean, one layer."""
+    """A network for class activation maps: convolutions, global average pooling, a dense layer."""
 
     def __init__(self, classes: int = 16) -> None:
         super().__init__()
@@ -102,12 +130,12 @@ class PocketGAP(nn.Module):
         _initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, N×classes."""
+        """Return the logits, N×K, of normalised images, N×3×H×W."""
         return self.fc(self.avgpool(self.features(x)).flatten(1))
 
 
 class PocketGMP(nn.Module):
-    """The twin of PocketGAP that keeps only the strongest place of each map (Oquab 2015)."""
+    """The twin of `PocketGAP` with global max pooling, which keeps a channel's largest value."""
 
     def __init__(self, classes: int = 16) -> None:
         super().__init__()
@@ -117,12 +145,12 @@ class PocketGMP(nn.Module):
         _initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, N×classes."""
+        """Return the logits, N×K, of normalised images, N×3×H×W."""
         return self.fc(self.maxpool(self.features(x)).flatten(1))
 
 
 class PocketAllConv(nn.Module):
-    """The all-convolutional net (Springenberg 2015): strided convolutions in place of pools."""
+    """The all-convolutional net: strided convolutions instead of pools."""
 
     def __init__(self, classes: int = 16) -> None:
         super().__init__()
@@ -143,12 +171,18 @@ class PocketAllConv(nn.Module):
         _initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, N×classes."""
+        """Return the logits, N×K, of normalised images, N×3×H×W."""
         return self.classifier(self.features(x)).flatten(1)
 
 
 class Fire(nn.Module):
-    """SqueezeNet's module: few 1×1 filters, then 1×1 and 3×3 filters side by side."""
+    """SqueezeNet's fire module: few 1×1 filters, then 1×1 and 3×3 filters in parallel.
+
+    Args:
+        inputs: input channels.
+        squeeze: channels between the two steps.
+        expand: output channels of each of the two parallel convolutions.
+    """
 
     def __init__(self, inputs: int, squeeze: int, expand: int) -> None:
         super().__init__()
@@ -157,13 +191,13 @@ class Fire(nn.Module):
         self.expand3x3 = nn.Sequential(*_conv(squeeze, expand, kernel=3))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps of twice `expand` channels."""
+        """Return feature maps with twice `expand` channels."""
         x = self.squeeze(x)
         return torch.cat([self.expand1x1(x), self.expand3x3(x)], dim=1)
 
 
 class PocketSqueezeNet(nn.Module):
-    """SqueezeNet (Iandola 2016): fire modules, and a 1×1 convolution that is the classifier."""
+    """SqueezeNet: fire modules, and a 1×1 convolution as the classifier."""
 
     def __init__(self, classes: int = 16) -> None:
         super().__init__()
@@ -181,20 +215,26 @@ class PocketSqueezeNet(nn.Module):
         )
         self.classifier = nn.Sequential(
             nn.Dropout(0.1),
-            # The original has a ReLU here, and so no gradient for a class whose scores are all
-            # negative: nothing to explain. Ours lets scores be negative.
+            # The original has a ReLU after this convolution, so a class whose scores are all
+            # negative has no gradient and cannot be explained. Ours allows negative scores.
             nn.Conv2d(256, classes, kernel_size=1),
             nn.AdaptiveAvgPool2d(1),
         )
         _initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, N×classes."""
+        """Return the logits, N×K, of normalised images, N×3×H×W."""
         return self.classifier(self.features(x)).flatten(1)
 
 
 class BasicBlock(nn.Module):
-    """ResNet's block: `relu(x + f(x))`, with a 1×1 convolution on x where the shape changes."""
+    """ResNet's block, ``relu(x + f(x))``, with a 1×1 convolution of x where the shape changes.
+
+    Args:
+        inputs: input channels.
+        outputs: output channels.
+        stride: of the first convolution.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -210,14 +250,14 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps of `outputs` channels."""
+        """Return feature maps with `outputs` channels."""
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.relu(self.bn1(self.conv1(x)))
         return self.relu(self.bn2(self.conv2(x)) + shortcut)
 
 
 class PocketResNet(nn.Module):
-    """ResNet (He 2015) with BatchNorm, one block per stage, global mean and one dense layer."""
+    """ResNet: BatchNorm, one block per stage, global average pooling and one dense layer."""
 
     def __init__(self, classes: int = 16) -> None:
         super().__init__()
@@ -234,7 +274,7 @@ class PocketResNet(nn.Module):
         _initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, N×classes."""
+        """Return the logits, N×K, of normalised images, N×3×H×W."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(self.avgpool(x).flatten(1))

@@ -1,13 +1,13 @@
-"""Training of the pocket nets on Pocket COCO: seeded, resumable, a few minutes each on a laptop.
+"""Training of the pocket networks on Pocket COCO: seeded, resumable, minutes on a laptop.
 
-A picture has up to four categories in it, and a classifier one answer. The target of the softmax
-cross-entropy is therefore spread evenly over the categories present, and an answer is right when
-the first class is one of them (`vislib.nets.top1`).
+A scene shows up to four categories, but a classifier predicts one class. The target of the softmax
+cross-entropy is therefore spread evenly over the categories present, and a prediction is correct
+if the class with the highest logit is one of them (`vislib.nets.top1`).
 
-AlexNet, VGG and SqueezeNet have no BatchNorm, and learn slowly without: their inventors had weeks
-on many machines. We train every convolution with BatchNorm behind it, and when the training is
-over multiply it into the convolution, which it is a linear map after (`fuse_norms`). What ships is
-the original architecture and computes the same function.
+AlexNet, VGG and SqueezeNet have no BatchNorm and learn slowly without it; their inventors had weeks
+on many machines. We train every convolution with BatchNorm after it. In evaluation mode BatchNorm
+is linear, so after the training it is folded into the convolution before it (`fuse_norms`). The
+networks that ship have the original architecture and compute the same function.
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ import os
 import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -40,117 +43,167 @@ from vislib.errors import InputError
 from vislib.nets import check_device
 from vislib.paths import DATA, write_whole
 
-Array = NDArray[np.uint8]
+# The seed of the scenes on which accuracy is measured, far from the seeds of trainings.
+UNSEEN = 1_000_000
 
-UNSEEN = 1_000_000  # seed of the scenes that accuracy is measured on, far from training's seeds
 BATCH = 32
 PEAK_RATE = 2e-3
-ATTACK_STEPS = 2  # of adversarial training, from a random start
-SNAPSHOT_LAYERS = 2  # convolutions that a snapshot keeps, counted from the picture upwards
+
+# Steps of PGD per batch in adversarial training, from a random start.
+ATTACK_STEPS = 2
+
+# The number of convolutions that a snapshot keeps, from the image on.
+SNAPSHOT_LAYERS = 2
+
+# The fields of a recipe that a card always records.
+_BASIC = ("name", "epochs", "scenes", "seed", "bfloat16")
+
+
+# --- Recipe ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of a training, which are also stored with the weights.
+
+    >>> Recipe("pocket_vgg", epochs=4, adversarial=2).command
+    'vislib train pocket_vgg --epochs 4 --scenes 8000 --seed 0 --adversarial 2'
+
+    Attributes:
+        name: one of `nets.POCKET_NETS`.
+        epochs: the number of passes over the scenes, at least 1.
+        scenes: the number of training scenes (`pocket.training_scenes`), at least 1.
+        seed: of the weights, the scenes and the order of the batches.
+        bfloat16: whether to multiply in half precision. This halves the time on processors made
+            for it, and takes far longer on others. The weights stay in float32.
+        first_scale: a factor on the random initial weights of the first convolution. The BatchNorm
+            after it removes the factor again, so the initial logits do not change; but a small
+            start is soon outgrown by what is learnt, and the filters become readable.
+        start: weights of this network from which to continue, at a quarter of the learning rate;
+            by default random weights.
+        adversarial: if above 0, every batch is attacked before the network learns from it, by at
+            most this many grey levels of 255 in each value (Madry et al. 2018, "Towards Deep
+            Learning Models Resistant to Adversarial Attacks"; see `vislib.attacks`).
+        snapshots: epochs after which to keep the first layers; 0 means before the training. With
+            snapshots, the file holds them, for `snapshots`, and not the trained network.
+
+    Raises:
+        ValueError: `name` is not a pocket network, `epochs` or `scenes` is below 1, a snapshot is
+            not an epoch of the training or the network has no `features`, `adversarial` is outside
+            [0, 255], `first_scale` is not positive and finite, or `seed` is negative.
+    """
+
+    name: str
+    epochs: int = 16
+    scenes: int = 8000
+    seed: int = 0
+    bfloat16: bool = False
+    first_scale: float = 1.0
+    start: str | Path | None = None
+    adversarial: float = 0.0
+    snapshots: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        """Check the values, and sort the snapshots."""
+        if self.name not in nets.POCKET_NETS:
+            raise ValueError(
+                f"name must be one of {', '.join(nets.POCKET_NETS)}, got {self.name!r}"
+            )
+        if self.epochs < 1 or self.scenes < 1:
+            raise ValueError(
+                f"epochs and scenes must be at least 1, got {self.epochs} and {self.scenes}"
+            )
+        object.__setattr__(self, "snapshots", tuple(sorted(self.snapshots)))
+        if self.snapshots and not 0 <= self.snapshots[0] <= self.snapshots[-1] <= self.epochs:
+            raise ValueError(
+                f"snapshots must be among the epochs 0 to {self.epochs}, got {list(self.snapshots)}"
+            )
+        if not 0 <= self.adversarial <= 255:
+            raise ValueError(
+                f"adversarial must be between 0 and 255 grey levels, got {self.adversarial}"
+            )
+        if not 0 < self.first_scale < math.inf:
+            raise ValueError(f"first_scale must be positive and finite, got {self.first_scale}")
+        if self.snapshots:
+            # This raises an error now, and not after the training, if there is no `features`.
+            _first_layers(nets.load(self.name, weights=False))
+        if self.seed < 0:
+            raise ValueError(f"seed must be at least 0, got {self.seed}")
+
+    def settings(self) -> dict[str, Any]:
+        """The fields for card and checkpoint: those of `_BASIC`, and all others that are set."""
+        settings: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in _BASIC or value != field.default:
+                settings[field.name] = value
+        if self.start:
+            settings["start"] = Path(self.start).stem
+        if self.snapshots:
+            settings["snapshots"] = list(self.snapshots)
+        return settings
+
+    @property
+    def command(self) -> str:
+        """The command that repeats the training."""
+        words = ["vislib", "train", self.name]
+        for name, value in self.settings().items():
+            if name != "name" and value is not False:
+                words.append(f"--{name.replace('_', '-')}")
+                values = [] if value is True else value if isinstance(value, list) else [value]
+                words += [
+                    f"{item:.12g}" if isinstance(item, float) else str(item) for item in values
+                ]
+        return " ".join(words)
+
+
+# --- Training -------------------------------------------------------------------------------------
 
 
 def train(
-    name: str,
+    recipe: Recipe,
     *,
-    epochs: int = 16,
-    scenes: int = 8000,
-    seed: int = 0,
     out: str | Path | None = None,
     device: str | torch.device = "cpu",
-    resume: bool = True,
     progress: bool = True,
-    bfloat16: bool = False,
-    snapshots: Sequence[int] = (),
-    first_scale: float = 1.0,
-    start: str | Path | None = None,
-    adversarial: float = 0,
 ) -> dict[str, str]:
-    """Train a pocket net from nothing, measure it, and write its weights.
+    """Train a pocket network, measure its accuracy, and write its weights.
 
-    After every epoch a checkpoint is written beside the weights. The same call, made again after
-    an interruption, goes on from there and ends with the same weights, bit for bit on the same
-    machine: each epoch draws its random numbers from (seed, epoch) alone.
+    After every epoch, a checkpoint is written beside the weights. The same call, made again after
+    an interruption, continues from the checkpoint and ends with the same weights, bit for bit on
+    the same machine: the random numbers of an epoch depend on (seed, epoch) alone. A checkpoint of
+    another recipe is not used. Delete the file to start again.
 
     Args:
-        name: one of `nets.POCKET_NETS`.
-        epochs: how often every scene is seen.
-        scenes: how many scenes to learn from (`pocket.training_scenes`, kept in the temporary
-            folder of the system for the next training).
-        seed: of the weights, the scenes and the order of the batches.
-        out: the safetensors file; by default the one that ships with the course.
+        recipe: the settings.
+        out: the safetensors file to write; by default the one that ships with the course.
         device: where to train.
-        resume: whether to go on from a checkpoint of the same settings; else begin anew.
         progress: whether to show progress bars.
-        bfloat16: whether to multiply in half precision, which takes half the time on processors
-            made for it (and far longer on others). The weights stay in float32.
-        snapshots: epochs after which the first layers are kept, 0 for those before the training.
-            If there are any, the file holds them, for `snapshots`, and not the trained net.
-        first_scale: factor on the random weights from which the first convolution starts. The
-            BatchNorm behind it takes the factor away again, so the net answers as before; but what
-            is learned soon outgrows a small start, and the filters can be read.
-        start: weights of this net to go on from, at a quarter of the learning rate; by default it
-            starts from random ones.
-        adversarial: if above 0, every batch is attacked before it is learned from (`attacks`), by
-            at most so many grey levels of 255 at each value (Madry et al. 2018).
 
     Returns:
-        What is also stored in the file: seed, epochs, accuracies, date, command.
+        The card, which is also stored in the file: the recipe, the accuracies of `measure`, the
+        number of parameters, the date and the command.
 
     Raises:
-        ValueError: for a name that is no pocket net, for no epochs or scenes, for a snapshot of
-            an epoch that does not come or of a net without `features`, for a negative seed, for
-            attacks of less than no grey level, for a device or file that cannot be used, and when
-            the loss is no longer a number: nothing is written then.
+        InputError: PyTorch cannot compute on `device`, `out` or the checkpoint cannot be used, or
+            the loss is no longer finite. No weights are written then.
     """
-    if name not in nets.POCKET_NETS:
-        raise ValueError(f"Only the nets {', '.join(nets.POCKET_NETS)} are trained, not {name!r}.")
-    if epochs < 1 or scenes < 1:
-        raise ValueError(f"Training needs epochs and scenes, not {epochs} and {scenes}.")
-    if snapshots and not 0 <= min(snapshots) <= max(snapshots) <= epochs:
-        raise ValueError(f"Snapshots are of the epochs 0 to {epochs}, not {list(snapshots)}.")
-    if not 0 <= adversarial <= 255:
-        raise ValueError(f"An attack is of 0 to 255 grey levels, not of {adversarial}.")
-    if not 0 < first_scale < math.inf:
-        raise ValueError(f"The first filters need a factor above 0, not {first_scale}.")
-    if snapshots:
-        _first_layers(nets.load(name, weights=False))  # says so now where it has no `features`
-    if seed < 0:
-        raise ValueError(f"A seed is a whole number from 0, not {seed}.")
     check_device(str(device))
-    path = Path(out) if out else _default_path(name, snapshots, adversarial)
-    if path.is_dir() or path.suffix in (".checkpoint", ".part"):
-        raise InputError(f"{path} cannot hold the weights: give a file, such as {name}.safetensors")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = _output_file(recipe, out)
     checkpoint = path.with_suffix(".checkpoint")
-    path.with_suffix(".part").touch()  # where that is not possible: better now than after hours
-    path.with_suffix(".part").unlink()
-    settings: dict[str, Any] = {"name": name, "epochs": epochs, "scenes": scenes, "seed": seed}
-    settings["bfloat16"] = bfloat16
-    if snapshots:
-        settings["snapshots"] = sorted(snapshots)
-    if first_scale != 1:
-        settings["first_scale"] = first_scale
-    if start:
-        settings["start"] = Path(start).stem
-    if adversarial:
-        settings["adversarial"] = adversarial
+    settings = recipe.settings()
     kept: dict[str, Any] = {"tensors": {}, "card": {}}
 
-    images, labels = cached_scenes(scenes, seed, progress=progress)
-    model = nets.load(name, weights=start or False, seed=seed, device=device)
-    if not start:
-        add_norms(model.net)
-    with torch.no_grad():
-        next(m for m in model.modules() if isinstance(m, nn.Conv2d)).weight.mul_(first_scale)
-    model = model.to(memory_format=torch.channels_last).to(device)
+    images, labels = cached_scenes(recipe.scenes, recipe.seed, progress=progress)
+    model = _initial_model(recipe, device)
     optimiser = torch.optim.AdamW(model.parameters(), weight_decay=0.02)
-    first = _restore(checkpoint, settings, model.net, optimiser, kept) if resume else 0
-    if first == 0 and 0 in snapshots:
+    first = _restore(checkpoint, settings, model.net, optimiser, kept)
+    if first == 0 and 0 in recipe.snapshots:
         _keep(kept, model, 0, progress)
-    for epoch in range(first, epochs):
+    for epoch in range(first, recipe.epochs):
         with torch.random.fork_rng():
-            _epoch(model, optimiser, images, labels, epoch, settings, progress)
-        if epoch + 1 in snapshots:
+            _epoch(model, optimiser, images, labels, epoch, recipe, progress)
+        if epoch + 1 in recipe.snapshots:
             _keep(kept, model, epoch + 1, progress)
         _save(checkpoint, settings, model.net, optimiser, epoch + 1, kept)
 
@@ -158,23 +211,46 @@ def train(
     card = settings | measure(model, progress=progress) | kept["card"]
     card["parameters"] = sum(p.numel() for p in model.parameters())
     card["date"] = datetime.date.today().isoformat()
-    card["command"] = f"vislib train {name} --epochs {epochs} --scenes {scenes} --seed {seed}"
-    card["command"] += " --bfloat16" if bfloat16 else ""
-    card["command"] += f" --first-scale {first_scale}" if first_scale != 1 else ""
-    card["command"] += f" --start {settings['start']}" if start else ""
-    card["command"] += f" --adversarial {adversarial:g}" if adversarial else ""
-    if snapshots:
-        card["command"] += " --snapshots " + " ".join(map(str, settings["snapshots"]))
+    card["command"] = recipe.command
     texts = {key: str(value) for key, value in card.items()}
     _write(path, kept["tensors"] or model.net.state_dict(), texts)
     checkpoint.unlink(missing_ok=True)
     return texts
 
 
-def add_norms(net: nn.Module) -> None:
-    """Put a BatchNorm (Ioffe & Szegedy 2015) between each convolution of `features` and its ReLU.
+def _output_file(recipe: Recipe, out: str | Path | None) -> Path:
+    """The file for the weights, in a folder that exists and can be written to."""
+    path = Path(out) if out else _default_path(recipe.name, recipe.snapshots, recipe.adversarial)
+    if path.is_dir() or path.suffix in (".checkpoint", ".part"):
+        raise InputError(
+            f"{path} cannot hold the weights: give a file, such as {recipe.name}.safetensors"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A folder that cannot be written to raises an error now, and not after hours of training.
+    path.with_suffix(".part").touch()
+    path.with_suffix(".part").unlink()
+    return path
 
-    A net that has no part of that name, as ResNet, keeps what it has.
+
+def _initial_model(recipe: Recipe, device: str | torch.device) -> nets.Classifier:
+    """The network before the training, with BatchNorm unless it continues from trained weights."""
+    model = nets.load(recipe.name, weights=recipe.start or False, seed=recipe.seed, device=device)
+    if not recipe.start:
+        add_norms(model.net)
+    with torch.no_grad():
+        first = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
+        first.weight.mul_(recipe.first_scale)
+    return model.to(memory_format=torch.channels_last).to(device)
+
+
+# --- BatchNorm ------------------------------------------------------------------------------------
+
+
+def add_norms(net: nn.Module) -> None:
+    """Insert a BatchNorm between each convolution of a network's `features` and its ReLU, in place.
+
+    A network without a part `features`, such as ResNet, is not changed. (Ioffe & Szegedy 2015,
+    "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift")
     """
     for stack in _feature_stacks(net):
         for index, (layer, after) in enumerate(pairwise(list(stack))):
@@ -183,9 +259,19 @@ def add_norms(net: nn.Module) -> None:
 
 
 def fuse_norms(net: nn.Module) -> None:
-    """Undo `add_norms` and keep the function: each BatchNorm goes into its convolution.
+    """Fold each BatchNorm of `add_norms` into the convolution before it, in place.
 
-    `net` must be in eval mode, where BatchNorm is a fixed scale and shift per channel.
+    The network computes the same function as before. It must be in evaluation mode, where BatchNorm
+    is a fixed scale and shift of each channel.
+
+    >>> model = nets.load("pocket_vgg", weights=False)
+    >>> x = torch.rand(1, 3, 64, 64)
+    >>> add_norms(model.net)
+    >>> with torch.no_grad():
+    ...     before = model.eval()(x)
+    ...     fuse_norms(model.net)
+    ...     torch.allclose(model(x), before, atol=1e-5)
+    True
     """
     for stack in _feature_stacks(net):
         for index, layer in enumerate(list(stack)):
@@ -199,38 +285,42 @@ def _feature_stacks(net: nn.Module) -> list[nn.Sequential]:
     return [module for module in features.modules() if isinstance(module, nn.Sequential)]
 
 
+# --- One epoch ------------------------------------------------------------------------------------
+
+
 def _epoch(
     model: nets.Classifier,
     optimiser: torch.optim.Optimizer,
-    images: Array,
-    labels: Array,
+    images: np.ndarray,
+    labels: np.ndarray,
     epoch: int,
-    settings: dict[str, Any],
+    recipe: Recipe,
     progress: bool,
 ) -> None:
-    """One pass over the scenes, in an order and with changes that hang on (seed, epoch) alone."""
+    """One pass over the scenes; its order and augmentation depend on (seed, epoch) alone."""
     from tqdm.auto import tqdm
 
-    epochs = settings["epochs"]
-    rng = np.random.default_rng([settings["seed"], epoch])
-    torch.manual_seed(int(rng.integers(2**31)))  # for dropout
+    epochs = recipe.epochs
+    rng = np.random.default_rng([recipe.seed, epoch])
+    # Dropout takes its random numbers from PyTorch's global generator.
+    torch.manual_seed(int(rng.integers(2**31)))
     model.train()
     device = model.normalize.mean.device
     batches = np.array_split(rng.permutation(len(images)), math.ceil(len(images) / BATCH))
     bar = tqdm(batches, desc=f"{model.name} {epoch + 1}/{epochs}", disable=not progress)
     average = 0.0
     for step, batch in enumerate(bar):
-        rate = _rate((epoch + step / len(batches)) / epochs) * (0.25 if "start" in settings else 1)
+        rate = _rate((epoch + step / len(batches)) / epochs) * (0.25 if recipe.start else 1)
         for group in optimiser.param_groups:
             group["lr"] = rate
-        x = _changed(rng, torch.from_numpy(images[batch]).to(device), epoch / epochs)
+        x = _augmented(rng, torch.from_numpy(images[batch]).to(device), epoch / epochs)
         present = torch.from_numpy(labels[batch[: len(x)]]).to(device, torch.float32)
-        wanted = present / present.sum(1, keepdim=True)
-        if "adversarial" in settings:
-            x = _attacked(model, x, wanted, settings, int(rng.integers(2**31)))
-        with torch.autocast(device.type, torch.bfloat16, enabled=settings["bfloat16"]):
+        target = present / present.sum(1, keepdim=True)
+        if recipe.adversarial:
+            x = _attacked(model, x, target, recipe, int(rng.integers(2**31)))
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bfloat16):
             logits = model(x)
-        loss = F.cross_entropy(logits.float(), wanted)
+        loss = F.cross_entropy(logits.float(), target)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -245,20 +335,20 @@ def _epoch(
 
 
 def _attacked(
-    model: nets.Classifier, x: Tensor, wanted: Tensor, settings: dict[str, Any], seed: int
+    model: nets.Classifier, x: Tensor, target: Tensor, recipe: Recipe, seed: int
 ) -> Tensor:
-    """The batch, changed so that its loss is as large as a few steps can make it."""
+    """The batch with an adversarial perturbation, by PGD, that raises its loss."""
 
     def loss(y: Tensor) -> Tensor:
-        with torch.autocast(y.device.type, torch.bfloat16, enabled=settings["bfloat16"]):
+        with torch.autocast(y.device.type, torch.bfloat16, enabled=recipe.bfloat16):
             logits = model(y)
-        return F.cross_entropy(logits.float(), wanted, reduction="none")
+        return F.cross_entropy(logits.float(), target, reduction="none")
 
     with frozen(model):
-        return attacks.step_project(
+        return attacks.projected_gradient_ascent(
             loss,
             x,
-            epsilon=settings["adversarial"] / 255,
+            epsilon=recipe.adversarial / 255,
             steps=ATTACK_STEPS,
             random_start=True,
             generator=torch.Generator().manual_seed(seed),
@@ -266,20 +356,21 @@ def _attacked(
 
 
 def _rate(done: float) -> float:
-    """The learning rate when a share `done` of the training is over: warm-up, then cosine."""
+    """The learning rate when a fraction `done` of the training is over: warm-up, then cosine."""
     warm_up = 0.06
     if done < warm_up:
         return PEAK_RATE * (0.02 + 0.98 * done / warm_up)
     return PEAK_RATE * 0.5 * (1 + math.cos(math.pi * (done - warm_up) / (1 - warm_up)))
 
 
-def _changed(rng: np.random.Generator, images: Tensor, done: float) -> Tensor:
-    """Mirrored, cropped, stretched, lit anew, at another size: N×H×W×3 bytes to n×3×h×w floats.
+def _augmented(rng: np.random.Generator, images: Tensor, done: float) -> Tensor:
+    """Mirror, crop, stretch, resize and brighten a batch: N×H×W×3 bytes to n×3×h×w in [0, 1].
 
-    Many sizes make a net work on large pictures as well as on small ones. Small ones come first,
-    since they are learned from in less time, and the last quarter is mostly at the nets' own size
-    (Touvron et al. 2019, "Fixing the train-test resolution discrepancy"). Of large ones the batch
-    keeps as many (n) as cost no more than N of the usual size.
+    Images of many sizes make a network work on large images as well as on small ones. Small sizes
+    come first, because they take less time; in the last quarter of the training (`done` is the
+    fraction that is over), most are near the network's own size (Touvron et al. 2019, "Fixing the
+    train-test resolution discrepancy"). At a large size, the batch keeps only the first n images,
+    which cost no more than N images of 128×128 pixels.
     """
     x = images.permute(0, 3, 1, 2).float() / 255
     mirrored = torch.from_numpy(rng.random(len(x)) < 0.5).to(x.device)
@@ -299,40 +390,46 @@ def _changed(rng: np.random.Generator, images: Tensor, done: float) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-# --- Measuring -------------------------------------------------------------------------------
+# --- Measuring ------------------------------------------------------------------------------------
 
 
 def measure(
     model: nets.Classifier, *, scenes: int = 1000, progress: bool = False
 ) -> dict[str, Any]:
-    """Accuracies of a pocket net, between 0 and 1, on scenes it has never met.
+    """Accuracies of a pocket network, between 0 and 1, on scenes that it was not trained on.
+
+    A prediction is correct if the scene shows the predicted class.
+
+    Args:
+        model: takes N×3×H×W in [0, 1] and returns N×16 logits.
+        scenes: the number of new scenes.
+        progress: whether to show progress bars.
 
     Returns:
-        `unseen`: on fresh scenes of 128 pixels; `unseen_single`: on those with one category;
-        `val`: on the shipped split, squashed to 128×128; `val_original`: at its own sizes.
+        ``unseen``: on new scenes of 128×128 pixels; ``unseen_single``: on those of them with one
+        category; ``val``: on the shipped split, squashed to 128×128; ``val_original``: on the same
+        images at their original sizes.
     """
-    from PIL import Image
-
     images, labels = cached_scenes(scenes, UNSEEN, progress=progress)
-    right = np.concatenate(
-        [_right(model, images[i : i + 100], labels[i : i + 100]) for i in range(0, scenes, 100)]
+    correct = np.concatenate(
+        [_correct(model, images[i : i + 100], labels[i : i + 100]) for i in range(0, scenes, 100)]
     )
     single = labels.sum(1) == 1
     squashed, original = [], []
     for image, label in val_scenes():
         small = Image.fromarray(image).resize((nets.POCKET_SIZE, nets.POCKET_SIZE))
-        squashed.append(_right(model, np.asarray(small)[None], label[None])[0])
-        original.append(_right(model, image[None], label[None])[0])
+        squashed.append(_correct(model, np.asarray(small)[None], label[None])[0])
+        original.append(_correct(model, image[None], label[None])[0])
     return {
-        "unseen": round(float(right.mean()), 4),
-        "unseen_single": round(float(right[single].mean()), 4),
+        "unseen": round(float(correct.mean()), 4),
+        "unseen_single": round(float(correct[single].mean()), 4),
         "val": round(float(np.mean(squashed)), 4),
         "val_original": round(float(np.mean(original)), 4),
     }
 
 
-def _right(model: nets.Classifier, images: Array, labels: Array) -> NDArray[np.bool_]:
-    """Whether the first class is in the picture, for N×H×W×3 bytes and N×16 labels."""
+def _correct(model: nets.Classifier, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Whether each scene shows the predicted class: N booleans from N×H×W×3 bytes, N×16 labels."""
     device = model.normalize.mean.device
     x = torch.tensor(images, device=device)
     with torch.no_grad():
@@ -340,10 +437,13 @@ def _right(model: nets.Classifier, images: Array, labels: Array) -> NDArray[np.b
     return nets.top1(logits.cpu(), torch.tensor(labels)).numpy()
 
 
-def val_scenes(folder: Path = DATA / "pocket_coco") -> Iterator[tuple[Array, Array]]:
-    """The shipped split: images H×W×3, and labels, 1 for each of the 16 categories present."""
-    from PIL import Image
+def val_scenes(folder: Path = DATA / "pocket_coco") -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The scenes of the shipped split ``val``, one after the other.
 
+    Yields:
+        The image, H×W×3 bytes, and its labels, 16 bytes: 1 for each category present. A crowd
+        counts as present, as in the training; `Coco.objects` ignores crowds.
+    """
     text = (folder / "annotations" / "instances_val.json").read_text(encoding="utf-8")
     content = json.loads(text)
     ids = [category.id for category in pocket.CATEGORIES]
@@ -351,22 +451,34 @@ def val_scenes(folder: Path = DATA / "pocket_coco") -> Iterator[tuple[Array, Arr
     for annotation in content["annotations"]:
         labels[annotation["image_id"]][ids.index(annotation["category_id"])] = 1
     for image in content["images"]:
-        with Image.open(folder / "val" / image["file_name"]) as picture:
-            yield np.asarray(picture.convert("RGB")), labels[image["id"]]
+        with Image.open(folder / "val" / image["file_name"]) as opened:
+            yield np.asarray(opened.convert("RGB")), labels[image["id"]]
 
 
-def cached_scenes(scenes: int, seed: int, *, progress: bool = False) -> tuple[Array, Array]:
-    """`pocket.training_scenes`, kept in the system's temporary folder for the next time.
+def cached_scenes(
+    scenes: int, seed: int, *, progress: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Training scenes from a cache in the system's temporary folder, which is filled if necessary.
 
-    The name of the files holds a digest of the first scenes: a changed generator makes new ones.
+    The name of the files contains a digest of the first scenes, so a changed generator makes new
+    files.
+
+    Args:
+        scenes: how many.
+        seed: of `pocket.training_scenes`.
+        progress: whether to show a progress bar while scenes are made.
+
+    Returns:
+        Images, N×128×128×3 bytes, and labels, N×16, as from `pocket.training_scenes`.
     """
     first, _ = pocket.training_scenes(min(scenes, 8), seed=seed)
     digest = hashlib.sha256(first.tobytes()).hexdigest()[:12]
-    user = getattr(os, "getuid", int)()  # the folder is everybody's, a file in it is one user's
+    # All users share the temporary folder, but a user can only write to his or her own files.
+    user = getattr(os, "getuid", int)()
     folder = Path(tempfile.gettempdir()) / f"vislib-{user}"
     folder.mkdir(exist_ok=True)
     stem = f"scenes-{scenes}-{seed}-{digest}"
-    paths = [folder / f"{stem}-{what}.npy" for what in ("images", "labels")]
+    paths = [folder / f"{stem}-{content}.npy" for content in ("images", "labels")]
     if not all(path.is_file() for path in paths):
         arrays = pocket.training_scenes(scenes, seed=seed, progress=progress)
         for path, array in zip(paths, arrays, strict=True):
@@ -376,25 +488,29 @@ def cached_scenes(scenes: int, seed: int, *, progress: bool = False) -> tuple[Ar
     return np.load(paths[0], mmap_mode="r"), np.load(paths[1])
 
 
-# --- Snapshots -------------------------------------------------------------------------------
+# --- Snapshots ------------------------------------------------------------------------------------
 
 
 def snapshots(name: str, path: str | Path | None = None) -> dict[int, nn.Sequential]:
-    """The first layers of a net as they were after some epochs of a training: epoch to model.
+    """Load the first layers of a network as they were after some epochs of its training.
 
-    Each model takes N×3×H×W in [0, 1] and ends after the ReLU of the last layer that was kept; its
-    layers have the names that they have in the net, ``features.0`` and so on.
+    >>> models = snapshots("pocket_alexnet")
+    >>> list(models)
+    [0, 1, 2, 4, 16]
+    >>> models[16](torch.rand(1, 3, 64, 64)).shape[1]
+    64
 
     Args:
-        name: of a pocket net with a part `features`.
-        path: the file that ``vislib train NAME --snapshots …`` wrote; by default the shipped one.
+        name: of a pocket network with a part `features`.
+        path: a file that ``vislib train NAME --snapshots …`` wrote; by default the shipped one.
+
+    Returns:
+        Epoch → model. A model takes N×3×H×W in [0, 1] and ends after the ReLU of the last layer
+        that was kept. Its layers have the same names as in the network (``features.0`` …).
 
     Raises:
-        InputError: there is no such file, or it holds other layers.
+        InputError: the file is missing, or contains other layers.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     file = Path(path) if path else _default_path(name, [0])
     try:
         tensors = load_file(file)
@@ -406,13 +522,17 @@ def snapshots(name: str, path: str | Path | None = None) -> dict[int, nn.Sequent
     models = {}
     epochs = {key.split(".")[0] for key in tensors}
     if not all(epoch.isdecimal() for epoch in epochs):
-        raise InputError(f"{file.name} holds no snapshots; --snapshots makes some")
+        raise InputError(
+            f"{file.name} holds no snapshots; `vislib train {name} --snapshots 0 1 2` makes some"
+        )
     for epoch in sorted(map(int, epochs)):
-        start = f"{epoch}."
+        prefix = f"{epoch}."
         model = _first_layers(nets.load(name, weights=False))
-        found = {key.removeprefix(start): t for key, t in tensors.items() if key.startswith(start)}
+        state = {
+            k.removeprefix(prefix): t.float() for k, t in tensors.items() if k.startswith(prefix)
+        }
         try:
-            model.load_state_dict({key: value.float() for key, value in found.items()})
+            model.load_state_dict(state)
         except RuntimeError as error:
             raise InputError(f"{file.name} does not fit {name}: {error}") from error
         models[epoch] = model.eval()
@@ -425,7 +545,7 @@ def _default_path(name: str, snapshots: Sequence[int], adversarial: float = 0) -
 
 
 def _keep(kept: dict[str, Any], model: nets.Classifier, epoch: int, progress: bool) -> None:
-    """Add a snapshot of the first layers, in half precision, and the net's accuracy."""
+    """Add a snapshot of the first layers, in half precision, and the network's accuracy."""
     fused = copy.deepcopy(model).eval()
     fuse_norms(fused.net)
     for key, value in _first_layers(fused).state_dict().items():
@@ -434,7 +554,7 @@ def _keep(kept: dict[str, Any], model: nets.Classifier, epoch: int, progress: bo
 
 
 def _first_layers(model: nets.Classifier) -> nn.Sequential:
-    """The net up to the ReLU of its last convolution that snapshots keep."""
+    """The network up to the ReLU after the last convolution that a snapshot keeps."""
     features = getattr(model.net, "features", None)
     if features is None:
         raise ValueError(f"{model.name} has no part `features`: its first layers cannot be kept")
@@ -443,7 +563,7 @@ def _first_layers(model: nets.Classifier) -> nn.Sequential:
     return nn.Sequential(OrderedDict(normalize=model.normalize, features=features[:end]))
 
 
-# --- Files -----------------------------------------------------------------------------------
+# --- Files ----------------------------------------------------------------------------------------
 
 
 def _save(
@@ -456,7 +576,8 @@ def _save(
 ) -> None:
     state = {"settings": settings, "epoch": epoch, "net": net.state_dict()}
     state |= {"optimiser": optimiser.state_dict(), "kept": kept or {}}
-    buffer = io.BytesIO()  # so that a full disk is an OSError, as everywhere
+    # torch.save reports a full disk by another exception than OSError, so it writes to memory.
+    buffer = io.BytesIO()
     torch.save(state, buffer)
     write_whole(path, buffer.getvalue())
 
@@ -468,17 +589,19 @@ def _restore(
     optimiser: torch.optim.Optimizer,
     kept: dict[str, Any] | None = None,
 ) -> int:
-    """Go on from a checkpoint of the same settings; the number of epochs that are done.
+    """Load a checkpoint of the same settings, and return the number of finished epochs, or 0.
 
-    The snapshots made so far go into `kept`.
+    The snapshots made so far are added to `kept`.
     """
     if not path.is_file():
         return 0
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         same = state["settings"] == settings
-    except Exception as error:  # PyTorch reports damage by a dozen types
-        raise InputError(f"{path} is damaged or no checkpoint: delete it to begin anew") from error
+    except Exception as error:  # PyTorch reports damage by a dozen types.
+        raise InputError(
+            f"{path} is damaged or not a checkpoint: delete it to start again"
+        ) from error
     if not same:
         return 0
     net.load_state_dict(state["net"])
@@ -489,7 +612,5 @@ def _restore(
 
 
 def _write(path: Path, weights: dict[str, Tensor], card: dict[str, str]) -> None:
-    from safetensors.torch import save
-
     tensors = {key: value.cpu().contiguous() for key, value in weights.items()}
     write_whole(path, save(tensors, metadata=card))

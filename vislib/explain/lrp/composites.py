@@ -1,11 +1,15 @@
-"""Composites of layer-wise relevance propagation: which layer of a net gets which rule.
+"""Composites of layer-wise relevance propagation: which layer of a network gets which rule.
 
-One rule for the whole net is seldom the best (Montavon et al. 2019, "Layer-Wise Relevance
-Propagation: An Overview"): near the score many concepts mix, and contributions that cancel must be
-kept (0, ε); in the convolutions below, a rule that favours positive contributions gives less noise
-(γ, αβ, z⁺); and at the pixels a value of 0 is no absence (zB, flat). A `Composite` says so in a
-line, by the kind of the layer and its depth, and `assign` puts it on the operations of a forward
-pass. Names are those of zennit (Anders et al. 2021).
+One rule for the whole network is seldom the best choice (Montavon et al. 2019, "Layer-Wise
+Relevance Propagation: An Overview"). In the late layers many concepts are mixed, and contributions
+that cancel must be kept (LRP-0, LRP-ε). In the convolutions before them, rules that weight positive
+contributions more give less noise (γ, αβ, z⁺). At the pixels a value of 0 does not mean that
+nothing is there (zB, flat).
+
+A `Composite` states this choice by the kind and the depth of the layers. `assign` applies it to the
+operations of a forward pass. The names in `COMPOSITES` are those of zennit (Anders et al. 2021,
+"Software for Dataset-wide XAI: From Local Explanations to Global Insights with Zennit, CoRelAy, and
+ViRelAy"), where zennit has the same composite.
 """
 
 from __future__ import annotations
@@ -46,19 +50,36 @@ from vislib.explain.lrp.rules import (
 
 @dataclass(frozen=True)
 class Composite:
-    """Which rule goes where.
+    """The rules for the operations of a network.
+
+    >>> from functools import partial
+    >>> from vislib.explain.lrp import lrp
+    >>> model = torch.nn.Sequential(
+    ...     torch.nn.Conv2d(3, 4, 3),
+    ...     torch.nn.ReLU(),
+    ...     torch.nn.AdaptiveAvgPool2d(1),
+    ...     torch.nn.Flatten(),
+    ...     torch.nn.Linear(4, 5),
+    ... )
+    >>> composite = Composite(
+    ...     dense=epsilon_rule, convolution=partial(gamma_rule, gamma=0.1), first=z_box_rule
+    ... )
+    >>> lrp(model, torch.rand(2, 3, 8, 8), 3, rule=composite).shape
+    torch.Size([2, 3, 8, 8])
 
     Attributes:
-        dense: rule of dense layers.
-        convolution: rule of convolutions, or several, from the pixels up: with two of them, the
-            lower half of the convolutions gets the first.
-        first: rule of the layers that see the pixels (default: as the others). `z_box_rule` takes
-            its bounds from `box`.
-        sums: rule of sums of maps (the end of a residual block) and of averages.
-        affine: rule of a BatchNorm that no layer precedes and of shifts by a constant, such as the
-            normalisation of the image. With `pass_rule` their constants get no relevance.
-        bias: False computes all layers' denominators without bias: nothing is lost to it.
-        box: least and largest value of a pixel, numbers or tensors of shape C×1×1.
+        dense: the rule of dense layers.
+        convolution: the rule of convolutions. Several rules are distributed over the depth: with
+            two of them, the first half of the convolutions, counted from the pixels, gets the
+            first.
+        first: the rule of the layers that see the pixels (default: as for the other layers).
+            `z_box_rule` takes its bounds from `box`.
+        sums: the rule of averages and of sums of feature maps (the end of a residual block).
+        affine: the rule of shifts by a constant, such as the normalisation of the image, and of
+            batch normalisation that does not follow a layer. With `pass_rule` their constants get
+            no relevance.
+        bias: whether the denominators contain the biases. If False, no relevance is lost to them.
+        box: the least and the largest value of a pixel, as numbers or tensors C×1×1.
     """
 
     dense: Rule
@@ -70,29 +91,44 @@ class Composite:
     box: tuple[Any, Any] = (0.0, 1.0)
 
 
+# --- Composites by name ---------------------------------------------------------------------------
+
+
 def uniform(rule: Rule) -> Composite:
     """The same rule for every layer."""
     return Composite(dense=rule, convolution=rule)
 
 
 def lrp_zero() -> Composite:
-    """LRP-0 everywhere: gradient × input, for a net with ReLUs."""
+    """LRP-0 in every layer. For a network with ReLUs, this is gradient × input."""
     return Composite(zero_rule, zero_rule, sums=zero_rule, affine=zero_rule)
 
 
 def lrp_epsilon(epsilon: float = STABILISER, relative: bool = False) -> Composite:
-    """LRP-ε everywhere."""
+    """LRP-ε in every layer, with the parameters of `epsilon_rule`.
+
+    Raises:
+        ValueError: `epsilon` is negative.
+    """
     rule = partial(epsilon_rule, epsilon=_at_least_0("epsilon", epsilon), relative=relative)
     return Composite(rule, rule, affine=epsilon_rule)
 
 
 def lrp_gamma(gamma: float = 0.25) -> Composite:
-    """LRP-γ in every layer."""
+    """LRP-γ in every layer.
+
+    Raises:
+        ValueError: `gamma` is negative.
+    """
     return uniform(partial(gamma_rule, gamma=_at_least_0("gamma", gamma)))
 
 
 def lrp_alpha_beta(alpha: float = 2.0, beta: float = 1.0) -> Composite:
-    """LRP-αβ in every layer. ``ValueError`` where not ``α - β = 1`` and ``β ≥ 0``."""
+    """LRP-αβ in every layer.
+
+    Raises:
+        ValueError: not ``α - β = 1`` and ``β ≥ 0``.
+    """
     if abs(alpha - beta - 1) > 1e-9 or beta < 0:
         raise ValueError(
             f"LRP-αβ needs alpha - beta = 1 and beta >= 0, got alpha={alpha}, beta={beta}: "
@@ -102,29 +138,39 @@ def lrp_alpha_beta(alpha: float = 2.0, beta: float = 1.0) -> Composite:
 
 
 def epsilon_plus(epsilon: float = STABILISER) -> Composite:
-    """ε in dense layers, z⁺ in convolutions."""
+    """LRP-ε in dense layers, z⁺ in convolutions."""
     return Composite(_epsilon(epsilon), z_plus_rule)
 
 
 def epsilon_plus_flat(epsilon: float = STABILISER) -> Composite:
-    """ε in dense layers, z⁺ in convolutions, flat at the pixels."""
+    """LRP-ε in dense layers, z⁺ in convolutions, flat at the pixels."""
     return Composite(_epsilon(epsilon), z_plus_rule, flat_rule)
 
 
 def epsilon_alpha2_beta1(epsilon: float = STABILISER) -> Composite:
-    """ε in dense layers, α2β1 in convolutions."""
+    """LRP-ε in dense layers, α2β1 in convolutions."""
     return Composite(_epsilon(epsilon), alpha_beta_rule)
 
 
 def epsilon_alpha2_beta1_flat(epsilon: float = STABILISER) -> Composite:
-    """ε in dense layers, α2β1 in convolutions, flat at the pixels."""
+    """LRP-ε in dense layers, α2β1 in convolutions, flat at the pixels."""
     return Composite(_epsilon(epsilon), alpha_beta_rule, flat_rule)
 
 
 def epsilon_gamma_box(
     epsilon: float = STABILISER, gamma: float = 0.25, low: Any = 0.0, high: Any = 1.0
 ) -> Composite:
-    """ε in dense layers, γ in convolutions, zB at the pixels."""
+    """LRP-ε in dense layers, γ in convolutions, zB at the pixels.
+
+    Args:
+        epsilon: ε, at least 0.
+        gamma: γ, at least 0.
+        low: the least value of a pixel, a number or C×1×1.
+        high: the largest value of a pixel.
+
+    Raises:
+        ValueError: `epsilon` or `gamma` is negative.
+    """
     rule = partial(gamma_rule, gamma=_at_least_0("gamma", gamma))
     return Composite(_epsilon(epsilon), rule, z_box_rule, box=(low, high))
 
@@ -132,13 +178,23 @@ def epsilon_gamma_box(
 def by_depth(
     epsilon: float = 0.25, gamma: float = 0.25, low: Any = 0.0, high: Any = 1.0
 ) -> Composite:
-    """From the pixels up zB, γ, ε and 0, after Montavon et al. 2019.
+    """The composite of Montavon et al. 2019: from the pixels to the score zB, γ, ε and LRP-0.
 
-    ε is relative to the size of the neurons' values here, as in that paper.
+    LRP-γ is for the first half of the convolutions, LRP-ε for the second half, and LRP-0 for the
+    dense layers. As in that paper, ε is relative to the root mean square of the neurons' values.
+
+    Args:
+        epsilon: ε, at least 0.
+        gamma: γ, at least 0.
+        low: the least value of a pixel, a number or C×1×1.
+        high: the largest value of a pixel.
+
+    Raises:
+        ValueError: `epsilon` or `gamma` is negative.
     """
-    middle = partial(epsilon_rule, epsilon=_at_least_0("epsilon", epsilon), relative=True)
-    lower = partial(gamma_rule, gamma=_at_least_0("gamma", gamma))
-    return Composite(zero_rule, (lower, middle), z_box_rule, box=(low, high))
+    early = partial(gamma_rule, gamma=_at_least_0("gamma", gamma))
+    late = partial(epsilon_rule, epsilon=_at_least_0("epsilon", epsilon), relative=True)
+    return Composite(zero_rule, (early, late), z_box_rule, box=(low, high))
 
 
 def _epsilon(value: float) -> Rule:
@@ -169,9 +225,15 @@ COMPOSITES: dict[str, Callable[..., Composite]] = {
 
 
 def find_composite(rule: str | Rule | Composite, **options: Any) -> Composite:
-    """A composite from its name and options, from one rule for all layers, or itself.
+    """A composite from its name, from one rule for all layers, or the composite itself.
 
-    ``ValueError`` for an unknown name or option, with the nearest known ones.
+    Args:
+        rule: a key of `COMPOSITES`, a rule function, or a `Composite`.
+        options: parameters of the named composite, such as ``gamma=0.1``.
+
+    Raises:
+        ValueError: the name or an option does not exist (the message suggests the nearest one), an
+            option has a wrong value, or there are options without a name.
     """
     if isinstance(rule, str):
         if rule not in COMPOSITES:
@@ -181,7 +243,10 @@ def find_composite(rule: str | Rule | Composite, **options: Any) -> Composite:
             raise ValueError(f"rule {rule!r} has no option {option!r}: {nearest(option, known)}")
         return COMPOSITES[rule](**options)
     if options:
-        raise ValueError(f"options ({', '.join(options)}) go with the name of a rule only")
+        raise ValueError(
+            f"options ({', '.join(options)}) are allowed only if rule is a name, got {rule!r}: "
+            "set them in the rule, for example with functools.partial"
+        )
     if isinstance(rule, Composite):
         return rule
     if not callable(rule):
@@ -189,40 +254,42 @@ def find_composite(rule: str | Rule | Composite, **options: Any) -> Composite:
     return uniform(rule)
 
 
-# ------------------------------------------------------------ a net under a composite
+# --- The operations of a network under a composite ------------------------------------------------
 
 
 def first_layers(operations: Sequence[Operation]) -> list[int]:
-    """Places of the layers that see the pixels: no other layer lies on their way back."""
-    above: set[Operation] = set()  # what is computed from a layer's output
-    found = []
+    """Indices of the layers that see the pixels, with no other layer between."""
+    # Operations that are layers or are computed from the output of a layer.
+    after_layer: set[Operation] = set()
+    indices = []
     for i, operation in enumerate(operations):
         is_layer = operation.family in ("convolution", "dense")
-        behind = any(source in above for source in operation.sources)
-        if is_layer and not behind:
-            found.append(i)
-        if is_layer or behind:
-            above.add(operation)
-    return found
+        sees_layer = any(source in after_layer for source in operation.sources)
+        if is_layer and not sees_layer:
+            indices.append(i)
+        if is_layer or sees_layer:
+            after_layer.add(operation)
+    return indices
 
 
 def norms_after(operations: Sequence[Operation]) -> dict[Operation, Operation]:
-    """For each layer that a BatchNorm directly follows, that BatchNorm.
+    """For each layer that batch normalisation directly follows, that normalisation.
 
-    Directly: its input is the layer's output as it was, and nothing else uses that.
+    It follows directly if its input is the unchanged output of the layer, and if nothing else uses
+    this output.
     """
     uses = Counter(source for operation in operations for source in operation.sources)
-    found = {}
+    norms = {}
     for norm in operations:
         if norm.family == "batch_norm" and len(norm.sources) == 1:
             (layer,), (maps,) = norm.sources, norm.inputs
-            # A row of weights for each of the norm's channels: not so in transposed convolutions,
-            # nor in dense layers on N×L×C, where BatchNorm counts L as the channels.
+            # Merging needs a row of weights for each channel of the normalisation. Transposed
+            # convolutions do not have it, nor dense layers on N×L×C, where L are the channels.
             is_convolution = layer.family == "convolution" and "transpose" not in layer.name
             is_layer = is_convolution or (layer.family == "dense" and maps.ndim == 2)
             if is_layer and uses[layer] == 1 and torch.equal(maps, layer.output):
-                found[layer] = norm
-    return found
+                norms[layer] = norm
+    return norms
 
 
 def assign(
@@ -230,20 +297,28 @@ def assign(
     composite: Composite,
     boxes: dict[int, tuple[Tensor, Tensor]],
 ) -> dict[Operation, Rule]:
-    """Each operation's rule under the composite, BatchNorms merged into the layers before them.
+    """The rule of each operation under a composite.
 
-    `boxes` holds the bounds of the inputs of `first_layers`, by place, where the composite has
-    `z_box_rule` there. ``ValueError`` for operations that LRP has no rule for.
+    Batch normalisation is merged into the layer that it directly follows.
+
+    Args:
+        operations: those of a forward pass, in the order of the calls.
+        composite: the rules.
+        boxes: lower and upper bounds of the inputs of `first_layers`, by the layer's index, for
+            layers where the composite has `z_box_rule`.
+
+    Raises:
+        ValueError: LRP has no rule for an operation.
     """
     first, norms = set(first_layers(operations)), norms_after(operations)
-    rising = composite.convolution
-    rising = (rising,) if callable(rising) else tuple(rising)
+    rules = composite.convolution
+    rules = (rules,) if callable(rules) else tuple(rules)
     convolutions = [op for op in operations if op.family == "convolution"]
-    depth = {op: k * len(rising) // len(convolutions) for k, op in enumerate(convolutions)}
+    depth = {op: k * len(rules) // len(convolutions) for k, op in enumerate(convolutions)}
 
     def rule_of(i: int, operation: Operation) -> Rule:
         if operation.family in ("convolution", "dense"):
-            rule = rising[depth[operation]] if operation in depth else composite.dense
+            rule = rules[depth[operation]] if operation in depth else composite.dense
             if i in first and composite.first is not None:
                 rule = composite.first
             if i in boxes:
@@ -251,7 +326,8 @@ def assign(
             norm = norms.get(operation)
             return partial(in_layer, rule=rule, norm=norm, bias=composite.bias)
         if operation.family == "batch_norm":
-            affine_of(operation)  # it is one
+            # The result is not used here, but batch normalisation that is not linear is an error.
+            affine_of(operation)
             return pass_rule if operation in norms.values() else composite.affine
         if operation.family == "scale" and image_factors(operation) > 1:
             raise ValueError(
@@ -266,16 +342,24 @@ def assign(
 
 
 def in_layer(
-    operation: Operation, signal: Tensor, *, rule: Rule, norm: Operation | None, bias: bool
+    operation: Operation, relevance: Tensor, *, rule: Rule, norm: Operation | None, bias: bool
 ) -> tuple[Tensor, ...]:
-    """The rule on a layer, together with the BatchNorm after it, with its bias or without."""
+    """A rule applied to a layer, with or without its bias.
+
+    Args:
+        operation: the layer.
+        relevance: that of its output, or of the output of `norm`.
+        rule: the rule of the layer.
+        norm: batch normalisation that is merged into the layer, or None.
+        bias: whether the denominators contain the bias.
+    """
     layer = as_layer(operation)
     layer = layer if norm is None else with_norm(layer, norm)
-    return rule(layer if bias else without_bias(layer), signal)
+    return rule(layer if bias else without_bias(layer), relevance)
 
 
 def rule_name(rule: Rule) -> str:
-    """``"gamma"`` for `gamma_rule`, also with its parameters set."""
+    """The name of a rule, such as ``"gamma"`` for `gamma_rule`, also if its parameters are set."""
     while isinstance(rule, partial):
         rule = rule.keywords.get("rule", rule.func)
     return rule.__name__.removesuffix("_rule")

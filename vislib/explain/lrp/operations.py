@@ -1,4 +1,17 @@
-"""Operations as layers."""
+"""Operations of a forward pass as layers ``z = f(x; w, b)``, for LRP and FullGrad.
+
+Both methods need the weights and biases of what a network computes. A network calls the same layer
+in many forms: a module, a function with positions or keywords, ``x @ w + b``, batch normalisation
+after a convolution. This module brings the operations that `vislib.core.BackwardRules` records into
+one form, and decides what the other operations are:
+
+    as_layer       a convolution or dense operation as a `LinearLayer`
+    with_norm      a layer merged with the batch normalisation after it
+    without_bias   a layer with ``b = 0``
+    is_shift       whether a sum adds a constant, which is a bias
+    image_factors  how many factors of a product depend on the image
+    check_known    an error for operations that a method has no rule for
+"""
 
 from __future__ import annotations
 
@@ -15,9 +28,12 @@ from vislib.core import Operation
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LinearLayer(Operation):
-    """A convolution or dense layer ``z = f(x; w, b)``, `inputs` ``(x,)``, `output` ``z``.
+    """A convolution or dense layer ``z = f(x; w, b)``, with `inputs` ``(x,)`` and `output` ``z``.
 
-    `f` runs it with other numbers.
+    Attributes:
+        weight: w, as `torch.nn.functional.linear` or the convolution takes it.
+        bias: b, one number for each output channel, or None.
+        f: ``f(x, w, b)`` runs the layer with other numbers and the same stride, padding and groups.
     """
 
     weight: Tensor
@@ -25,7 +41,7 @@ class LinearLayer(Operation):
     f: Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
-# Arguments by position, and other keywords for them. What `addmm` calls "input" is its bias.
+# The names of positional arguments, where they are not x, weight, bias.
 _POSITIONS = {
     "matmul": ("x", "weight"),
     "mm": ("x", "weight"),
@@ -33,7 +49,8 @@ _POSITIONS = {
     "batch_norm": ("x", "mean", "var", "weight", "bias", "training", "momentum", "eps"),
 }
 
-
+# The names used here for PyTorch's keywords. `input` is missing: `BackwardRules` makes it the first
+# positional argument, which is the bias in `addmm`.
 _KEYWORDS = {
     "other": "weight",
     "mat1": "x",
@@ -44,7 +61,7 @@ _KEYWORDS = {
 
 
 def arguments(operation: Operation) -> tuple[dict[str, Any], tuple[Any, ...]]:
-    """The call's arguments by name, and what stands by position after them."""
+    """The arguments of the call by name, and the positional ones after them."""
     names = _POSITIONS.get(operation.name, ("x", "weight", "bias"))
     by_name = dict(zip(names, operation.args, strict=False)) | dict(operation.kwargs)
     return {_KEYWORDS.get(key, key): v for key, v in by_name.items()}, operation.args[len(names) :]
@@ -53,7 +70,9 @@ def arguments(operation: Operation) -> tuple[dict[str, Any], tuple[Any, ...]]:
 def as_layer(operation: Operation) -> LinearLayer:
     """A convolution or dense operation as a `LinearLayer`.
 
-    ``ValueError`` for what is no such layer, as a product of two tensors that depend on the image.
+    Raises:
+        ValueError: the operation is not such a layer, for example because it multiplies two tensors
+            that depend on the image.
     """
     if isinstance(operation, LinearLayer):
         return operation
@@ -62,14 +81,15 @@ def as_layer(operation: Operation) -> LinearLayer:
     is_layer = operation.family in ("convolution", "dense") and len(operation.inputs) == 1
     if not is_layer or x is not operation.inputs[0]:
         raise ValueError(
-            f"there is no rule for this {operation.name}: it is no layer, where an input that "
-            "depends on the image meets weights that do not"
+            f"there is no rule for this {operation.name}: it is not a layer, which multiplies an "
+            "input that depends on the image by weights that do not"
         )
 
     def convolve(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-        return operation.function(x, w, b, *rest, **options)  # with its stride, padding, groups
+        return operation.function(x, w, b, *rest, **options)
 
-    if operation.family == "dense" and operation.name != "linear":  # x @ w
+    # In x @ w the weights are transposed.
+    if operation.family == "dense" and operation.name != "linear":
         weight = weight.mT
     return LinearLayer(
         function=operation.function,
@@ -83,8 +103,17 @@ def as_layer(operation: Operation) -> LinearLayer:
     )
 
 
+# --- Batch normalisation and biases ---------------------------------------------------------------
+
+
 def with_norm(layer: LinearLayer, norm: Operation) -> LinearLayer:
-    """A layer and the BatchNorm after it as one layer: ``γ (z - μ) / σ + β`` is linear in x too."""
+    """A layer and the batch normalisation after it as one layer.
+
+    This is possible because ``γ (z - μ) / σ + β`` is linear in x too.
+
+    Raises:
+        ValueError: the batch normalisation is not linear, see `affine_of`.
+    """
     scale, shift = affine_of(norm)
     z = layer.output
     with torch.enable_grad():
@@ -95,7 +124,7 @@ def with_norm(layer: LinearLayer, norm: Operation) -> LinearLayer:
 
 
 def without_bias(layer: LinearLayer) -> LinearLayer:
-    """The same layer with ``b = 0``, so that its inputs share all the relevance."""
+    """The same layer with ``b = 0``, so that its inputs receive all of the relevance."""
     if layer.bias is None:
         return layer
     with torch.enable_grad():
@@ -104,13 +133,17 @@ def without_bias(layer: LinearLayer) -> LinearLayer:
 
 
 def affine_of(norm: Operation) -> tuple[Tensor, Tensor]:
-    """Scale ``γ/σ`` and shift ``β - γ μ/σ`` of each channel of a BatchNorm in evaluation mode."""
+    """Scale ``γ/σ`` and shift ``β - γ μ/σ`` of batch normalisation, one number for each channel.
+
+    Raises:
+        ValueError: mean and variance are computed from the batch, so the operation is not linear.
+    """
     options, _ = arguments(norm)
     mean, var = options.get("mean"), options.get("var")
     if mean is None or var is None or options.get("training"):
         raise ValueError(
-            "a batch norm that computes its mean from the images at hand is not linear: "
-            "there is no rule for it (does it keep track_running_stats?)"
+            "there is no rule for batch normalisation that computes its mean from the images of "
+            "the batch, because it is not linear: use a layer with track_running_stats=True"
         )
     scale = (var + options.get("eps", 1e-5)).rsqrt()
     if options.get("weight") is not None:
@@ -120,37 +153,46 @@ def affine_of(norm: Operation) -> tuple[Tensor, Tensor]:
 
 
 def bias_of(layer: LinearLayer) -> Tensor:
-    """The bias in a shape to be added to ``z``."""
+    """The bias in a shape that can be added to ``z``. The layer must have one."""
     assert layer.bias is not None
     return layer.bias if layer.family == "dense" else on_channels(layer.bias, layer.output)
 
 
 def on_channels(v: Tensor, maps: Tensor) -> Tensor:
-    """One number per channel, in a shape to be multiplied with N×C×…."""
+    """One number per channel, in a shape that broadcasts to N×C×… feature maps."""
     return v.view(1, -1, *[1] * (maps.ndim - 2))
 
 
+# --- Sums and products ----------------------------------------------------------------------------
+
+
 def is_shift(operation: Operation) -> bool:
-    """Whether a sum adds something that does not depend on the image."""
+    """Whether a sum adds a constant, which does not depend on the image."""
     return operation.family == "sum" and not all(_depending(operation))
 
 
 def image_factors(operation: Operation) -> int:
-    """How many factors of a product depend on the image. ``ValueError`` for one that divides."""
+    """How many factors of a product depend on the image.
+
+    Raises:
+        ValueError: the operation divides by a tensor that depends on the image.
+    """
     depending = _depending(operation)
     if "div" in operation.name and depending[-1]:
-        raise ValueError(f"there is no rule for a {operation.name} by what depends on the image")
+        raise ValueError(
+            f"there is no rule for {operation.name} by a tensor that depends on the image"
+        )
     return sum(depending)
 
 
 def _depending(operation: Operation) -> list[bool]:
-    """Which of an operation's two operands depend on the image."""
+    """Whether each of an operation's two operands depends on the image."""
     operands = [*operation.args[:2], operation.kwargs.get("other")]
     return [any(a is x for x in operation.inputs) for a in operands if a is not None]
 
 
 def at_zero(operation: Operation) -> Tensor:
-    """The operation's result where all its inputs are 0."""
+    """The result of the operation if all its inputs are 0."""
     zeros = {id(x): torch.zeros_like(x) for x in operation.inputs}
     args = [zeros.get(id(a), a) for a in operation.args]
     return operation.function(
@@ -158,7 +200,9 @@ def at_zero(operation: Operation) -> Tensor:
     )
 
 
-# Operations that move or select numbers: what their derivative does is right for relevance too.
+# --- Operations without a family ------------------------------------------------------------------
+
+# Operations that move or select values. For relevance their derivative is the right rule.
 MOVES = frozenset(
     """
     cat concat concatenate stack flatten unflatten ravel view view_as reshape reshape_as permute
@@ -174,6 +218,15 @@ MOVES = frozenset(
 
 
 def check_known(others: Iterable[str], method: str, also: Iterable[str] = ()) -> None:
-    """``ValueError`` for operations outside all families that do more than move numbers."""
+    """Check that a method has a rule for all operations outside the families.
+
+    Args:
+        others: names of the operations that the model calls, see `ForwardPass.others`.
+        method: name of the method, for the message.
+        also: names that the method allows in addition to `MOVES`.
+
+    Raises:
+        ValueError: the model calls an operation that does more than move values.
+    """
     if unknown := sorted(set(others) - MOVES - set(also)):
         raise ValueError(f"{method} has no rule for {', '.join(unknown)}, which this model calls")

@@ -1,17 +1,9 @@
-"""How much of the class score is due to each pixel: Taylor, FullGrad, layer-wise relevance.
+"""Layer-wise relevance propagation from the score to the pixels.
 
-A gradient says how the score ``f = y_c`` would change. The methods here ask what it consists of:
-``f(x) ≈ Σ_i R_i``, with a relevance ``R_i`` for each pixel.
-
-    sensitivity        R_i = (∂f/∂x_i)²                     sums to ‖∇f‖², not to f
-    gradient × input   R_i = x_i ∂f/∂x_i                    f, for a net with ReLUs and no biases
-    simple Taylor      R_i = (x_i - x̃_i) ∂f/∂x_i(x̃)         f to first order, where f(x̃) = 0
-    FullGrad           f = Σ_i x_i ∂f/∂x_i + Σ_b b ∂f/∂b    exactly, b at every place of every layer
-    LRP                layer by layer, from the score down  f, up to what biases absorb
-
-All take ``model`` (N×C×H×W → N×K logits), ``x`` and ``target`` as in `vislib.explain.gradients`, and leave
-the model as it was. LRP's rules are in `vislib.explain.lrp.rules`, and which layer gets which in
-`vislib.explain.lrp.composites`.
+`lrp` gives the relevance of the pixels or of a hidden layer. `relevance_by_layer` gives the sum of
+relevance after each operation, which shows how much of the score is conserved. Both run the model
+once, assign a rule to each operation of the forward pass (`vislib.explain.lrp.composites`), and let
+PyTorch's backward pass apply the rules.
 """
 
 from __future__ import annotations
@@ -34,19 +26,9 @@ from vislib.core import (
     one_forward,
 )
 from vislib.explain.lrp.composites import Composite, assign, find_composite, first_layers, rule_name
-from vislib.explain.lrp.operations import (
-    check_known,
-)
+from vislib.explain.lrp.operations import check_known
 from vislib.explain.lrp.rules import pass_rule, z_box_rule
 from vislib.layers import operation_labels
-
-# ------------------------------------------------------------ simple Taylor decomposition
-
-
-# ------------------------------------------------------------ FullGrad
-
-
-# ------------------------------------------------------------ layer-wise relevance propagation
 
 
 def lrp(
@@ -58,23 +40,47 @@ def lrp(
     layer: Layer | None = None,
     **options: Any,
 ) -> Tensor:
-    """Layer-wise relevance propagation: N×C×H×W, signed, sums to ``y_c`` up to what is absorbed.
+    """Layer-wise relevance propagation: the relevance of each pixel, N×C×H×W, signed.
 
-    `rule` is the name of a composite in `vislib.explain.lrp.composites.COMPOSITES` with its `options`, a
-    `Composite` of your own, or one rule for all layers:
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(
+    ...     nn.Conv2d(3, 4, 3, bias=False),
+    ...     nn.ReLU(),
+    ...     nn.AdaptiveAvgPool2d(1),
+    ...     nn.Flatten(),
+    ...     nn.Linear(4, 5, bias=False),
+    ... )
+    >>> x = torch.rand(1, 3, 8, 8)
+    >>> relevance = lrp(model, x, 3, rule="epsilon_gamma_box", gamma=0.1)
+    >>> torch.allclose(relevance.sum(), model(x)[0, 3], rtol=1e-3)
+    True
 
-    >>> lrp(model, x, 3, rule="epsilon_gamma_box", gamma=0.1)                      # doctest: +SKIP
-    >>> lrp(model, x, 3, rule=Composite(dense=zero_rule, convolution=gamma_rule))  # doctest: +SKIP
+    Relevance starts at the score ``y_c``. Activations pass it on unchanged, max pooling gives it to
+    the maximum, sums and averages redistribute it by LRP-ε. Batch normalisation that directly
+    follows a layer is treated as a part of this layer, so networks with batch normalisation and
+    residual sums need no canonisation. The relevance that biases and ε absorb is lost
+    (`relevance_by_layer` shows where); everything else is conserved. LRP-0 is gradient × input.
 
-    With `layer` the relevance of that layer's output instead of the pixels'.
+    Args:
+        model: N×C×H×W images to N×K logits. It is left as it was.
+        x: the images, N×C×H×W.
+        target: what is explained, see `vislib.core.score`: one class index for all images, N of
+            them, or another kind of target.
+        rule: the name of a composite in `vislib.explain.lrp.composites.COMPOSITES`, a `Composite`,
+            or one rule of `vislib.explain.lrp.rules` for all layers.
+        layer: a layer whose relevance is returned instead of that of the pixels, as a module or its
+            dotted name.
+        options: parameters of a named composite, such as ``gamma=0.1``.
 
-    Relevance starts as ``R = y_c``. Activations pass it on, max pooling gives it to the maximum,
-    sums and averages share it out by LRP-ε, and a BatchNorm right after a layer is a part of it. So
-    nets with BatchNorm and residual sums need no surgery. What biases and ε get is lost on the way
-    (`relevance_by_layer` shows where), everything else is conserved. LRP-0 is gradient × input.
+    Returns:
+        The relevance ``R_i`` in the shape of `x`, or in that of the output of `layer`. The values
+        of each image sum to its score, apart from what biases and ε absorb.
 
-    ``ValueError`` for a rule that does not exist, pixels outside the zB rule's box, and operations
-    that LRP has no rule for (gates, softmax, layer norm).
+    Raises:
+        ValueError: the rule, an option, the target or the layer does not exist, pixels are outside
+            the box of the zB rule, or LRP has no rule for an operation of the model (gates,
+            softmax, layer normalisation).
+
     Bach et al. 2015, "On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise
     Relevance Propagation"; Montavon et al. 2019, "Layer-Wise Relevance Propagation: An Overview".
     """
@@ -83,24 +89,26 @@ def lrp(
 
 @dataclass(frozen=True)
 class LayerRelevance:
-    """One operation on the way down, and the sums of relevance of each image, N numbers each.
+    """The sums of relevance before and after one operation of the backward pass.
 
     Attributes:
-        name: of the layer in the model, or of the operation where it has no weights.
-        family: of the operation, a key of `vislib.core.FAMILIES`.
+        name: the dotted name of the layer, or the name of an operation without weights.
+        family: the family of the operation, a key of `vislib.core.FAMILIES`.
         rule: the name of its rule.
-        above: at its output.
-        below: at its inputs; what is missing went to its bias or to ε.
-        left: in the whole net once this operation is passed. In a chain of layers that is `below`,
-            where paths run side by side, `above` and `below` are one path's share.
+        at_output: the sum of relevance at the output, N numbers.
+        at_inputs: the sum of relevance at the inputs, N numbers. The difference to `at_output` is
+            what its bias or ε absorbed.
+        remaining: the sum of relevance in the whole network after this operation, N numbers. In a
+            chain of layers it equals `at_inputs`. Where several paths run in parallel, `at_output`
+            and `at_inputs` refer to one path.
     """
 
     name: str
     family: str
     rule: str
-    above: Tensor
-    below: Tensor
-    left: Tensor
+    at_output: Tensor
+    at_inputs: Tensor
+    remaining: Tensor
 
 
 def relevance_by_layer(
@@ -111,9 +119,25 @@ def relevance_by_layer(
     rule: str | Rule | Composite = "epsilon_plus",
     **options: Any,
 ) -> list[LayerRelevance]:
-    """How much relevance `lrp` has left after each operation, from the score down to the pixels.
+    """The sums of relevance at each operation, from the score to the pixels.
 
-    Operations that pass relevance on unchanged are not listed.
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 8), nn.ReLU(), nn.Flatten(), nn.Linear(4, 5))
+    >>> steps = relevance_by_layer(model, torch.rand(2, 3, 8, 8), 3)
+    >>> [(step.name, step.rule) for step in steps]
+    [('3', 'epsilon'), ('0', 'z_plus')]
+
+    Args:
+        model: N×C×H×W images to N×K logits. It is left as it was.
+        x: the images, N×C×H×W.
+        target: as for `lrp`.
+        rule: as for `lrp`.
+        options: as for `lrp`.
+
+    Returns:
+        One entry for each operation. Operations that pass relevance on unchanged are left out.
+
+    Raises:
+        ValueError: as for `lrp`.
     """
     return _propagate(model, x, target, find_composite(rule, **options), None)[1]
 
@@ -121,20 +145,29 @@ def relevance_by_layer(
 def _propagate(
     model: nn.Module, x: Tensor, target: Target, composite: Composite, layer: Layer | None
 ) -> tuple[Tensor, list[LayerRelevance]]:
+    """The relevance at the layer (default: at the pixels), and the steps on the way to it."""
     rules: dict[Operation, Rule] = {}
     steps: list[LayerRelevance] = []
-    name = operation_labels(model)
+    label = operation_labels(model)
 
-    def answer(operation: Operation, signal: Tensor) -> tuple[Tensor, ...]:
+    def apply_rule(operation: Operation, relevance: Tensor) -> tuple[Tensor, ...]:
         rule = rules[operation]
-        relevance = rule(operation, signal)
+        result = rule(operation, relevance)
         if rule is not pass_rule:
-            above = _sums(signal)
-            below = torch.stack([_sums(r) for r in relevance]).sum(dim=0)
-            left = (steps[-1].left if steps else start) + below - above
-            told = (name(operation), operation.family, rule_name(rule))
-            steps.append(LayerRelevance(*told, above, below, left))
-        return relevance
+            at_output = _sum_per_image(relevance)
+            at_inputs = torch.stack([_sum_per_image(r) for r in result]).sum(dim=0)
+            before = steps[-1].remaining if steps else forward.y.detach()
+            steps.append(
+                LayerRelevance(
+                    name=label(operation),
+                    family=operation.family,
+                    rule=rule_name(rule),
+                    at_output=at_output,
+                    at_inputs=at_inputs,
+                    remaining=before + at_inputs - at_output,
+                )
+            )
+        return result
 
     with one_forward(model, x, target, layer=layer, families=list(FAMILIES)) as forward:
         check_known(forward.others, "LRP")
@@ -145,55 +178,62 @@ def _propagate(
         for operation in rules:
             if operation.output.ndim == 0:
                 raise ValueError(
-                    f"LRP explains each image by itself, but this {operation.name} makes one "
-                    "number of all images: give it the dims of one image"
+                    f"LRP explains each image separately, but this {operation.name} makes one "
+                    "number of all images: pass it the dimensions of one image"
                 )
-        start = forward.y.detach()
-        answers: dict[str, Any] = dict.fromkeys(FAMILIES, answer)
-        (relevance,) = forward.backward(forward.maps, signal=start, **answers)
+        by_family: dict[str, Any] = dict.fromkeys(FAMILIES, apply_rule)
+        (relevance,) = forward.backward(forward.maps, signal=forward.contributions, **by_family)
     return relevance, steps
 
 
-def _sums(relevance: Tensor) -> Tensor:
+def _sum_per_image(relevance: Tensor) -> Tensor:
     return relevance.flatten(1).sum(dim=1)
 
 
-class _Reached(Exception):
-    pass
-
-
-class _UpTo(BackwardRules):
-    """Leave the forward pass, by `_Reached`, once `stop` operations were recorded."""
-
-    def __init__(self, stop: int) -> None:
-        super().__init__(*FAMILIES)
-        self.stop = stop
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
-        if len(self.operations) >= self.stop:
-            raise _Reached
-        return super().__torch_function__(func, types, args, kwargs)
+# --- The bounds of the zB rule --------------------------------------------------------------------
 
 
 def _boxes(
     model: nn.Module, x: Tensor, box: tuple[Any, Any], layers: Sequence[int]
 ) -> dict[int, tuple[Tensor, Tensor]]:
-    """Bounds of the inputs of the first layers, from those of the pixels.
+    """Bounds of the inputs of the first layers, by the index of the layer, from those of pixels.
 
-    They are what the layers get for the image of all lowest and that of all highest values, with
-    the normalisation in between, whatever it is.
+    An image of all lowest and one of all highest values are run through the model up to these
+    layers, which applies the normalisation in between, in any form.
     """
     ends = [torch.as_tensor(v, dtype=x.dtype, device=x.device) for v in box]
     low, high = (end.expand(x.shape[1:]) for end in ends)
     if (x < low).any() or (x > high).any():
         raise ValueError(
-            f"the zB rule needs pixels within its box, low={box[0]} to high={box[1]}, but these "
-            f"lie between {x.min():.3g} and {x.max():.3g}: pass low= and high="
+            f"the zB rule needs pixels within its box, low={box[0]} to high={box[1]}, got pixels "
+            f"between {x.min():.3g} and {x.max():.3g}: pass low= and high="
         )
-    rules = _UpTo(stop=max(layers, default=-1) + 1)
-    with rules, suppress(_Reached):
+    recording = _RecordUntil(max(layers, default=-1) + 1)
+    with recording, suppress(_StopForward):
         model(torch.stack([low, high]).requires_grad_().clone())
-    inputs = {i: rules.operations[i].inputs[0].detach() for i in layers}
+    inputs = {i: recording.operations[i].inputs[0].detach() for i in layers}
     return {i: (v.amin(0, keepdim=True), v.amax(0, keepdim=True)) for i, v in inputs.items()}
+
+
+class _StopForward(Exception):
+    """Raised inside the model's forward method to leave it early, see `_RecordUntil`."""
+
+
+class _RecordUntil(BackwardRules):
+    """Record the first `count` operations of a forward pass, then raise `_StopForward`.
+
+    An exception is the only way to leave the forward method of a model that may call functions as
+    well as modules. The rest of the forward pass must not run: it would cost time and memory, it
+    may not accept a batch of two images, and hooks would count it as a second forward pass.
+    """
+
+    def __init__(self, count: int) -> None:
+        super().__init__(*FAMILIES)
+        self.limit = count
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        if len(self.operations) >= self.limit:
+            raise _StopForward
+        return super().__torch_function__(func, types, args, kwargs)

@@ -1,7 +1,7 @@
 """The rules of layer-wise relevance propagation (LRP).
 
-A layer computes ``z_j = Σ_i x_i w_ij + b_j``. On the way back it has relevance ``R_j`` at its
-outputs and shares it out among its inputs in proportion to what each of them contributed:
+A layer computes ``z_j = Σ_i x_i w_ij + b_j``. In the backward pass it receives the relevance
+``R_j`` of its outputs and redistributes it to its inputs in proportion to their contributions:
 
     LRP-0     R_i = Σ_j  x_i w_ij / z_j · R_j
     LRP-ε     R_i = Σ_j  x_i w_ij / (z_j + ε sign z_j) · R_j
@@ -11,13 +11,28 @@ outputs and shares it out among its inputs in proportion to what each of them co
     LRP-w²    R_i = Σ_j  w²_ij / Σ_i w²_ij · R_j
     LRP-flat  R_i = Σ_j  1 / Σ_i 1 · R_j
 
-with ``v⁺ = max(v, 0)``, ``v⁻ = min(v, 0)``. All are one act with other numbers: run the layer
-forward with changed inputs and weights for the denominators ``z``, then ask PyTorch's backward pass
-for ``x_i · Σ_j (∂z_j/∂x_i) (R_j / z_j)``. Denominators of ε, γ and αβ hold the bias, like a neuron
-that is always on. What it gets reaches no pixel: the layer loses it (`Composite.bias`).
+with ``v⁺ = max(v, 0)`` and ``v⁻ = min(v, 0)``. All rules share one computation and differ only in
+its coefficients. Run the layer forward with modified inputs and weights, which gives the
+denominators ``z``; then PyTorch's backward pass gives ``x_i · Σ_j (∂z_j/∂x_i) (R_j / z_j)``.
 
-A rule is a function ``(operation, signal) -> (relevance of each input,)`` as any rule of
-`vislib.core`; the signal is the relevance of the output.
+The denominators of LRP-ε, γ and αβ contain the bias, like the contribution of a neuron that is
+always on. The relevance that a bias receives does not reach the pixels (`Composite.bias` leaves
+the biases out).
+
+A rule is a function ``rule(operation, relevance)`` of the type `vislib.core.Rule`. ``relevance`` is
+that of the operation's output, in the shape of the output. The result is a tuple with the relevance
+of each input, in the shapes of the inputs:
+
+>>> from vislib.core import BackwardRules
+>>> x, w = torch.rand(2, 3, requires_grad=True), torch.rand(4, 3)
+>>> rules = BackwardRules("dense")
+>>> with rules:
+...     z = torch.nn.functional.linear(x, w)
+>>> rules.rules = {"dense": gamma_rule}
+>>> relevance = torch.rand(2, 4)
+>>> (result,) = torch.autograd.grad(z, x, relevance)
+>>> torch.allclose(result.sum(1), relevance.sum(1), rtol=1e-4)
+True
 
 Bach et al. 2015, "On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise
 Relevance Propagation" (0, ε, αβ); Montavon et al. 2017, "Explaining NonLinear Classification
@@ -37,179 +52,252 @@ from torch import Tensor
 from vislib.core import Operation
 from vislib.explain.lrp.operations import as_layer
 
-STABILISER = 1e-6  # of every denominator but that of LRP-ε, where it is a parameter
+# The stabiliser ε of the denominators, the same for all rules. It is a parameter of LRP-ε only.
+STABILISER = 1e-6
 
 
-# ------------------------------------------------------------ the rules
+# --- The rules ------------------------------------------------------------------------------------
 
 
-def pass_rule(operation: Operation, signal: Tensor) -> tuple[Tensor, ...]:
-    """``R_i = R_j``: activations, and multiplication by a constant."""
-    return (signal.sum_to_size(operation.inputs[0].shape),)
+def pass_rule(operation: Operation, relevance: Tensor) -> tuple[Tensor, ...]:
+    """``R_i = R_j``, for activations and for multiplication by a constant."""
+    return (relevance.sum_to_size(operation.inputs[0].shape),)
 
 
-def zero_rule(operation: Operation, signal: Tensor) -> tuple[Tensor, ...]:
-    """LRP-0. Where ``z_j = 0`` there is nothing to share out, and nothing is."""
-    return epsilon_rule(operation, signal, epsilon=0)
+def zero_rule(operation: Operation, relevance: Tensor) -> tuple[Tensor, ...]:
+    """LRP-0, for layers and any other linear operation. Relevance at ``z_j = 0`` is lost."""
+    return epsilon_rule(operation, relevance, epsilon=0)
 
 
 def epsilon_rule(
-    operation: Operation, signal: Tensor, *, epsilon: float = STABILISER, relative: bool = False
+    operation: Operation, relevance: Tensor, *, epsilon: float = STABILISER, relative: bool = False
 ) -> tuple[Tensor, ...]:
-    """LRP-ε, for layers and for any other linear operation: sums, averages, a BatchNorm.
+    """LRP-ε, for layers and any other linear operation: sums, averages, batch normalisation.
 
-    ε absorbs relevance, most where a neuron's contributions cancel. With `relative` it is a
-    multiple of the root mean square of the image's ``z`` (Montavon et al. 2019).
+    The term ε absorbs relevance, most where the contributions to a neuron cancel.
+
+    Args:
+        operation: the operation of the forward pass.
+        relevance: that of the output.
+        epsilon: ε, at least 0.
+        relative: whether ε is multiplied by the root mean square of ``z``, computed for each image
+            (Montavon et al. 2019).
+
+    Returns:
+        The relevance of each input.
     """
     z = operation.output
     scale: Tensor | float = 1.0
     if relative:
         scale = z.detach().square().mean(dim=tuple(range(1, z.ndim)), keepdim=True).sqrt()
-    return proportional(signal, operation.inputs, z, epsilon * scale)
+    return redistribute(relevance, operation.inputs, z, epsilon * scale)
 
 
-def gamma_rule(operation: Operation, signal: Tensor, *, gamma: float = 0.25) -> tuple[Tensor, ...]:
-    """LRP-γ: contributions of the output's own sign count ``1 + γ`` times, LRP-0 for γ = 0.
+def gamma_rule(
+    operation: Operation, relevance: Tensor, *, gamma: float = 0.25
+) -> tuple[Tensor, ...]:
+    """LRP-γ for a convolution or dense layer: a contribution of the sign of ``z_j`` counts 1 + γ
+    times.
 
-    For ``x ≥ 0`` and ``z > 0`` this is the formula above. Inputs and outputs of both signs as in
-    Andéol et al. 2021, "Learning Domain Invariant Representations by Joint Wasserstein Distance
-    Minimization".
+    For ``x ≥ 0`` and ``z > 0`` this is the formula in the module's table. The generalisation to
+    inputs and outputs of both signs is that of Andéol et al. 2021, "Learning Domain Invariant
+    Representations by Joint Wasserstein Distance Minimization".
+
+    Args:
+        operation: the layer.
+        relevance: that of the output.
+        gamma: γ, at least 0. With γ = 0 the rule is LRP-0.
+
+    Returns:
+        The relevance of the input.
+
+    Raises:
+        ValueError: the operation is not a convolution or dense layer.
     """
     x, w, b = parameters(operation)
     z = operation.output.detach()
 
-    def favour(own: Callable[..., Any], other: Callable[..., Any], relevance: Tensor) -> Tensor:
-        """For outputs of one sign, their `own`: ``x⁺ · own(w)`` has it, and ``x⁻ · other(w)``."""
-        return distribute(
+    def for_sign(
+        same_sign: Callable[..., Any], other_sign: Callable[..., Any], relevance: Tensor
+    ) -> Tensor:
+        """For outputs of one sign. Contributions of this sign are ``x⁺ same_sign(w)`` and
+        ``x⁻ other_sign(w)``."""
+        return redistribute_by_terms(
             operation,
             relevance,
-            (positive(x), w + gamma * own(w), None if b is None else b + gamma * own(b)),
-            (negative(x), w + gamma * other(w), None),
+            (_plus(x), w + gamma * same_sign(w), None if b is None else b + gamma * same_sign(b)),
+            (_minus(x), w + gamma * other_sign(w), None),
         )
 
-    above, below = signal * (z > 0), signal * (z < 0)
-    relevance = favour(positive, negative, above)
-    if below.any():  # seldom: mostly a ReLU follows, and passes nothing here
-        relevance = relevance + favour(negative, positive, below)
-    return (relevance,)
+    of_positive, of_negative = relevance * (z > 0), relevance * (z < 0)
+    result = for_sign(_plus, _minus, of_positive)
+    # In most networks a ReLU follows, so that a negative output has no relevance.
+    if of_negative.any():
+        result = result + for_sign(_minus, _plus, of_negative)
+    return (result,)
 
 
 def alpha_beta_rule(
-    operation: Operation, signal: Tensor, *, alpha: float = 2.0, beta: float = 1.0
+    operation: Operation, relevance: Tensor, *, alpha: float = 2.0, beta: float = 1.0
 ) -> tuple[Tensor, ...]:
-    """LRP-αβ: positive contributions share ``α R_j``, negative ones ``-β R_j``, with ``α - β = 1``.
+    """LRP-αβ for a convolution or dense layer: ``α R_j`` goes to the positive contributions,
+    ``-β R_j`` to the negative ones.
 
-    The sign is that of ``x_i w_ij``, so the inputs are split as well as the weights. An output that
-    has contributions of one sign only does not conserve relevance when ``β > 0``.
+    The sign is that of ``x_i w_ij``, so the inputs are split as well as the weights. For β > 0,
+    relevance is not conserved at an output that has contributions of one sign only.
+
+    Args:
+        operation: the layer.
+        relevance: that of the output.
+        alpha: α.
+        beta: β, at least 0. Relevance is conserved only if ``α - β = 1``.
+
+    Returns:
+        The relevance of the input.
+
+    Raises:
+        ValueError: the operation is not a convolution or dense layer.
     """
     x, w, b = parameters(operation)
-    support = distribute(
+    by_positive = redistribute_by_terms(
         operation,
-        signal,
-        (positive(x), positive(w), positive(b)),
-        (negative(x), negative(w), None),
+        relevance,
+        (_plus(x), _plus(w), _plus(b)),
+        (_minus(x), _minus(w), None),
     )
     if beta == 0:
-        return (alpha * support,)
-    contradiction = distribute(
+        return (alpha * by_positive,)
+    by_negative = redistribute_by_terms(
         operation,
-        signal,
-        (positive(x), negative(w), negative(b)),
-        (negative(x), positive(w), None),
+        relevance,
+        (_plus(x), _minus(w), _minus(b)),
+        (_minus(x), _plus(w), None),
     )
-    return (alpha * support - beta * contradiction,)
+    return (alpha * by_positive - beta * by_negative,)
 
 
-def z_plus_rule(operation: Operation, signal: Tensor) -> tuple[Tensor, ...]:
-    """LRP-α1β0, the z⁺ rule: only positive contributions count, relevance keeps its sign."""
-    return alpha_beta_rule(operation, signal, alpha=1, beta=0)
+def z_plus_rule(operation: Operation, relevance: Tensor) -> tuple[Tensor, ...]:
+    """LRP-α1β0, the z⁺ rule: only positive contributions count, so relevance keeps its sign."""
+    return alpha_beta_rule(operation, relevance, alpha=1, beta=0)
 
 
 def z_box_rule(
     operation: Operation,
-    signal: Tensor,
+    relevance: Tensor,
     *,
     low: Tensor | float = 0.0,
     high: Tensor | float = 1.0,
 ) -> tuple[Tensor, ...]:
-    """LRP-zB for a first layer whose inputs lie between `low` and `high`.
+    """LRP-zB for a first layer, whose inputs are bounded.
 
-    A pixel counts for how far it is from the bound that would speak most against the neuron, so
-    black pixels get relevance too. ``ValueError`` for inputs outside the box, as those of a deeper
-    layer may well be: their shares would have the wrong sign.
+    A pixel contributes by its distance from the bound that would inhibit the neuron most: ``l_i``
+    for a positive weight, ``h_i`` for a negative one. So black pixels get relevance too.
+
+    Args:
+        operation: the first layer.
+        relevance: that of the output.
+        low: the lower bounds l, a number or a tensor that broadcasts to the input.
+        high: the upper bounds h.
+
+    Returns:
+        The relevance of the input.
+
+    Raises:
+        ValueError: the operation is not a convolution or dense layer, or its inputs are not between
+            `low` and `high`. Their contributions would have the wrong sign. This happens if the
+            rule is applied to a deeper layer.
     """
     x, w, _ = parameters(operation)
     low, high = (torch.as_tensor(v).to(x).expand_as(x) for v in (low, high))
     rounding = 1e-4 * (high - low)
     if (x < low - rounding).any() or (x > high + rounding).any():
         raise ValueError(
-            f"the zB rule is for a first layer, whose inputs lie between low and high; these lie "
-            f"between {x.min():.3g} and {x.max():.3g}: as the rule of the layers that see the "
-            "pixels, use Composite(first=z_box_rule)"
+            "the zB rule is for a first layer, whose inputs are within its bounds, got inputs "
+            f"between {x.min():.3g} and {x.max():.3g}: pass Composite(first=z_box_rule) to apply "
+            "it to the layers that see the pixels"
         )
-    relevance = distribute(
-        operation, signal, (x, w, None), (low, -positive(w), None), (high, -negative(w), None)
+    result = redistribute_by_terms(
+        operation, relevance, (x, w, None), (low, -_plus(w), None), (high, -_minus(w), None)
     )
-    return (relevance,)
+    return (result,)
 
 
-def w_square_rule(operation: Operation, signal: Tensor) -> tuple[Tensor, ...]:
-    """LRP-w²: by the weights alone, whatever the image shows."""
+def w_square_rule(operation: Operation, relevance: Tensor) -> tuple[Tensor, ...]:
+    """LRP-w² for a convolution or dense layer: the weights alone count, not the inputs."""
     x, w, _ = parameters(operation)
-    return (distribute(operation, signal, (torch.ones_like(x), w.square(), None)),)
+    return (redistribute_by_terms(operation, relevance, (torch.ones_like(x), w.square(), None)),)
 
 
-def flat_rule(operation: Operation, signal: Tensor) -> tuple[Tensor, ...]:
-    """LRP-flat: every input of a neuron gets the same."""
+def flat_rule(operation: Operation, relevance: Tensor) -> tuple[Tensor, ...]:
+    """LRP-flat for a convolution or dense layer: all inputs of a neuron get the same relevance."""
     x, w, _ = parameters(operation)
-    return (distribute(operation, signal, (torch.ones_like(x), torch.ones_like(w), None)),)
+    ones = (torch.ones_like(x), torch.ones_like(w), None)
+    return (redistribute_by_terms(operation, relevance, ones),)
 
 
-# ------------------------------------------------------------ what rules are made of
+# --- The computation that the rules share ---------------------------------------------------------
 
-Part = tuple[Tensor, Tensor, Tensor | None]  # inputs, weights, bias
-
-
-def positive(v: Any) -> Any:
-    """``v⁺``, None for None."""
-    return None if v is None else v.clamp(min=0)
+# Inputs x, weights w and bias b of a layer, in a rule mostly modified ones.
+Term = tuple[Tensor, Tensor, Tensor | None]
 
 
-def negative(v: Any) -> Any:
-    """``v⁻``, None for None."""
-    return None if v is None else v.clamp(max=0)
+def redistribute(
+    relevance: Tensor, inputs: Sequence[Tensor], z: Tensor, epsilon: Tensor | float
+) -> tuple[Tensor, ...]:
+    """``R_i = x_i · Σ_j (∂z_j/∂x_i) R_j / (z_j + ε sign z_j)`` for each of the inputs of ``z``.
+
+    Args:
+        relevance: ``R_j``, in the shape of `z`.
+        inputs: the tensors x from which `z` was computed linearly, with gradients enabled.
+        z: the denominators before stabilisation.
+        epsilon: ε. The sign of 0 is +1 here. With ε = 0, relevance at ``z_j = 0`` is lost.
+
+    Returns:
+        The relevance of each input, in the shapes of the inputs.
+    """
+    stabilised = z.detach() + epsilon * torch.where(z < 0, -1.0, 1.0).to(z)
+    ratio = torch.where(stabilised == 0, 0, relevance / stabilised)
+    gradients = torch.autograd.grad(z, inputs, ratio, retain_graph=True)
+    return tuple(x.detach() * gradient for x, gradient in zip(inputs, gradients, strict=True))
 
 
-def distribute(operation: Operation, signal: Tensor, *parts: Part) -> Tensor:
-    """``R_i = Σ_parts x_i Σ_j w_ij R_j / z_j`` with the ``z`` of all parts together.
+def redistribute_by_terms(operation: Operation, relevance: Tensor, *terms: Term) -> Tensor:
+    """``R_i = Σ_terms x_i Σ_j w_ij R_j / z_j``, where ``z_j`` is the sum over all terms.
 
-    Each part is the layer once more, with inputs, weights and bias of its own. One whose inputs are
-    all 0 is left out (``x⁻`` after a ReLU): only the first part has a bias.
+    Args:
+        operation: a convolution or dense layer.
+        relevance: ``R_j``, in the shape of the layer's output.
+        terms: modified inputs, weights and biases with which the layer is run. Only the first term
+            may have a bias.
+
+    Returns:
+        The relevance of the layer's input.
+
+    Raises:
+        ValueError: the operation is not a convolution or dense layer.
     """
     layer = as_layer(operation)
-    parts = parts[:1] + tuple(part for part in parts[1:] if part[0].any())
+    # A term without bias whose inputs are all 0 contributes nothing, as x⁻ after a ReLU.
+    terms = terms[:1] + tuple(term for term in terms[1:] if term[0].any())
     with torch.enable_grad():
-        inputs = [x.detach().requires_grad_() for x, _, _ in parts]
-        z, *more = [layer.f(x, w, b) for x, (_, w, b) in zip(inputs, parts, strict=True)]
+        inputs = [x.detach().requires_grad_() for x, _, _ in terms]
+        z, *more = [layer.f(x, w, b) for x, (_, w, b) in zip(inputs, terms, strict=True)]
         z = sum(more, z)
-    first, *others = proportional(signal, inputs, z, STABILISER)
+    first, *others = redistribute(relevance, inputs, z, STABILISER)
     return sum(others, first)
 
 
-def proportional(
-    signal: Tensor, inputs: Sequence[Tensor], z: Tensor, epsilon: Tensor | float
-) -> tuple[Tensor, ...]:
-    """``x_i · Σ_j (∂z_j/∂x_i) R_j / (z_j + ε sign z_j)`` for each of the inputs of ``z``.
-
-    Here the sign of 0 is +1. With ε = 0 a ``z_j`` of 0 shares nothing out.
-    """
-    stable = z.detach() + epsilon * torch.where(z < 0, -1.0, 1.0).to(z)
-    ratio = torch.where(stable == 0, 0, signal / stable)
-    slopes = torch.autograd.grad(z, inputs, ratio, retain_graph=True)
-    return tuple(x.detach() * slope for x, slope in zip(inputs, slopes, strict=True))
-
-
-def parameters(operation: Operation) -> Part:
-    """Inputs, weights and bias of a layer."""
+def parameters(operation: Operation) -> Term:
+    """Input, weights and bias of a convolution or dense layer, see `as_layer`."""
     layer = as_layer(operation)
     return layer.inputs[0].detach(), layer.weight, layer.bias
+
+
+def _plus(v: Any) -> Any:
+    """``v⁺``, or None for None."""
+    return None if v is None else v.clamp(min=0)
+
+
+def _minus(v: Any) -> Any:
+    """``v⁻``, or None for None."""
+    return None if v is None else v.clamp(max=0)
