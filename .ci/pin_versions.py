@@ -1,9 +1,9 @@
-"""Resolve all dependencies anew and write the exact versions down.
+"""Resolve all dependencies again and write down the exact versions.
 
     uv run python .ci/pin_versions.py
 
 Writes ``[tool.uv] constraint-dependencies`` in pyproject.toml (every package, direct or not) and
-the versions in environment.yml. No lock file is kept in the repository, because it would hold
+the versions in environment.yml. The repository contains no lock file, because that would contain
 download addresses; these constraints fix the same versions.
 """
 
@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "constraint-dependencies = [\n", "]\n"
-CONDA_PYTHON = "3.12"  # environment.yml names one Python; some versions depend on it
+CONDA_PYTHON = "3.12"  # the version in environment.yml, on which some others depend
 CONDA_NAMES = {"pytorch-cpu": "torch"}
 
 
@@ -32,11 +32,11 @@ def resolve() -> list[str]:
 
 
 def conda_versions(pins: list[str]) -> dict[str, str]:
-    """Name to version of the pins that hold for conda's Python on Linux."""
-    there = {"python_version": CONDA_PYTHON, "python_full_version": CONDA_PYTHON + ".0"}
-    there |= {"sys_platform": "linux", "platform_machine": "x86_64", "os_name": "posix"}
-    found = [Requirement(pin) for pin in pins]
-    chosen = [r for r in found if r.marker is None or r.marker.evaluate(there)]
+    """The versions for conda's Python on Linux, by the names of the packages."""
+    system = {"python_version": CONDA_PYTHON, "python_full_version": CONDA_PYTHON + ".0"}
+    system |= {"sys_platform": "linux", "platform_machine": "x86_64", "os_name": "posix"}
+    requirements = [Requirement(pin) for pin in pins]
+    chosen = [r for r in requirements if r.marker is None or r.marker.evaluate(system)]
     return {r.name: str(r.specifier).removeprefix("==") for r in chosen}
 
 
@@ -61,7 +61,8 @@ def main() -> None:
     """Write the versions into both files."""
     pyproject, environment = ROOT / "pyproject.toml", ROOT / "environment.yml"
     text = pyproject.read_text(encoding="utf-8")
-    pyproject.write_text(with_constraints(text, []), encoding="utf-8")  # or the old ones would bind
+    # Without this line, the old constraints would determine the result.
+    pyproject.write_text(with_constraints(text, []), encoding="utf-8")
     pins = resolve()
     pyproject.write_text(with_constraints(text, pins), encoding="utf-8")
     text = environment.read_text(encoding="utf-8")

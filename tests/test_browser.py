@@ -51,13 +51,13 @@ OPTIONS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-# All cells in the page, so that one below the window has its widgets too; no questions asked.
+# All cells are in the page, also those below the window, and JupyterLab asks no questions.
 SETTINGS = {
     "notebook-extension/tracker": '{"windowingMode": "none"}',
     "apputils-extension/notification": '{"fetchNews": "false", "checkForUpdates": false}',
 }
 KERNEL = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status"
-PICTURES = (
+IMAGES = (
     """cell => Array.from(cell.querySelectorAll('.jp-OutputArea img')).map(i => i.src).join()"""
 )
 
@@ -82,7 +82,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     token = secrets.token_hex(16)
-    places = {
+    folders = {
         "JUPYTER_CONFIG_DIR": "config",
         "JUPYTER_DATA_DIR": "data",
         "JUPYTER_RUNTIME_DIR": "runtime",
@@ -100,7 +100,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             ],
             stdout=log,
             stderr=log,
-            env=os.environ | {name: str(root / place) for name, place in places.items()},
+            env=os.environ | {name: str(root / folder) for name, folder in folders.items()},
         )  # fmt: skip
     try:
         _wait_for(f"http://127.0.0.1:{port}/api/status?token={token}", process, root / "server.log")
@@ -147,9 +147,9 @@ def page(browser: Any) -> Iterator[Page]:
 def _errors(page: Page) -> list[str]:
     """The errors of the page from now on, as they come.
 
-    Without JupyterLab's complaint about a torn message of a kernel: on a busy machine a line that
-    debugpy writes when a kernel starts can reach it so. An output of ours that was lost in this way
-    is noticed all the same, for its picture does not change.
+    JupyterLab's complaint about an incomplete message of a kernel is left out: on a busy machine, a
+    line that debugpy writes at the start of a kernel can cause it. If an output is lost in this
+    way, the test still notices it, because the image does not change.
     """
     errors: list[str] = []
 
@@ -162,28 +162,28 @@ def _errors(page: Page) -> list[str]:
     return errors
 
 
-def _check(page: Page, server: Server, path: Path, pictures: Path, patience: int = 60) -> int:
-    """As `_move_sliders`, without an error in the console; keeps a picture of what failed."""
+def _check(page: Page, server: Server, path: Path, screenshots: Path, patience: int = 60) -> int:
+    """As `_move_sliders`, without an error in the console; keeps a screenshot of a failure."""
     errors = _errors(page)
     try:
         moved = _move_sliders(page, server, path, patience)
         assert not errors, errors
     except Exception as error:
-        picture = pictures / f"{path.stem}.png"
-        page.screenshot(path=picture)
-        raise AssertionError(f"{path.name}: {error}\nSee {picture}") from error
+        screenshot = screenshots / f"{path.stem}.png"
+        page.screenshot(path=screenshot)
+        raise AssertionError(f"{path.name}: {error}\nSee {screenshot}") from error
     return moved
 
 
 def _empty_others(cells: list[dict[str, Any]]) -> None:
-    """Empty each code cell that no widget needs: whose names neither it nor a needed cell uses."""
-    wanted: set[str] = set()
+    """Empty each code cell whose names are used by no widget cell and by no cell that one needs."""
+    needed: set[str] = set()
     for cell in reversed(cells):
         if cell["cell_type"] != "code":
             continue
         tree = ast.parse("".join(cell["source"]))
-        if "widget" in tags(cell) or _given(tree) & wanted:
-            wanted |= _used(tree)
+        if "widget" in tags(cell) or _given(tree) & needed:
+            needed |= _used(tree)
         else:
             cell["source"] = ""
 
@@ -213,11 +213,9 @@ def _used(tree: ast.AST) -> set[str]:
 
 
 def _run(page: Page, server: Server, path: Path) -> Locator:
-    """Run a notebook's widgets in the page with all that they need, without an error; give the
-    notebook.
+    """Run a notebook's widgets, and the cells that they need, in the page; return the notebook.
 
-    All other cells have been run by nbval, and a browser has nothing to add to them: they are empty
-    here.
+    All other cells are emptied, because nbval has run them already.
     """
     notebook = notebooks.read(path)
     _empty_others(notebook["cells"])
@@ -231,9 +229,9 @@ def _run(page: Page, server: Server, path: Path) -> Locator:
 
 
 def _move_sliders(page: Page, server: Server, path: Path, patience: int) -> int:
-    """Run a notebook in the page and move each slider of its widget cells; give their number.
+    """Run a notebook in the page, move each slider of its widget cells, and count the sliders.
 
-    `patience` is how many seconds a picture may take.
+    `patience` is the number of seconds that a new image may take.
     """
     book = _run(page, server, path)
     cells = notebooks.read(path)["cells"]
@@ -252,7 +250,7 @@ def _move_sliders(page: Page, server: Server, path: Path, patience: int) -> int:
 
 
 def _move(page: Page, box: Any, handle: Any, patience: int) -> None:
-    """Focus a slider's handle, press an arrow key, and wait until the picture has changed."""
+    """Focus a slider's handle, press an arrow key, and wait until the image has changed."""
     box.locator(".jp-OutputArea img").first.wait_for(timeout=60_000)
     at_the_end = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax")
 
@@ -264,11 +262,11 @@ def _move(page: Page, box: Any, handle: Any, patience: int) -> None:
 
 
 def _changes(page: Page, box: Any, act: Callable[[], Any], patience: int = 60) -> None:
-    """Do something, and wait until the picture in the cell has changed."""
-    before = box.evaluate(PICTURES)
+    """Do something, and wait until the image in the cell has changed."""
+    before = box.evaluate(IMAGES)
     act()
     page.wait_for_function(
-        f"([cell, before]) => {{ const now = ({PICTURES})(cell); return now && now !== before }}",
+        f"([cell, before]) => {{ const now = ({IMAGES})(cell); return now && now !== before }}",
         arg=[box.element_handle(), before],
         timeout=1000 * patience,
     )
@@ -291,14 +289,14 @@ def _tiny(folder: Path, source: str) -> Path:
     return folder / "tiny.ipynb"
 
 
-def test_the_toolbox_from_upload_to_picture(page: Page, server: Server, tmp_path: Path) -> None:
-    """Notebook 05: an own picture, a broken one, another net and layer, the unit's slider."""
+def test_the_toolbox_from_upload_to_figure(page: Page, server: Server, tmp_path: Path) -> None:
+    """Notebook 05: an uploaded image, a broken one, another network and layer, another unit."""
     errors = _errors(page)
     path = _tiny(tmp_path, "from vislib.widgets import toolbox\ntoolbox.toolbox('pocket_vgg')")
     box = _run(page, server, path).locator("[data-windowed-list-index='1']")
-    picture = box.locator(".jp-OutputArea img")
-    picture.first.wait_for(timeout=120_000)
-    size = picture.first.evaluate("image => [image.naturalWidth, image.naturalHeight]")
+    image = box.locator(".jp-OutputArea img")
+    image.first.wait_for(timeout=120_000)
+    size = image.first.evaluate("image => [image.naturalWidth, image.naturalHeight]")
     assert min(size) > 300, f"one whole figure, not {size}"
 
     own, broken = tmp_path / "own.png", tmp_path / "broken.png"
@@ -316,10 +314,10 @@ def test_the_toolbox_from_upload_to_picture(page: Page, server: Server, tmp_path
     selects = box.locator("select")
     assert selects.nth(0).input_value() == "own.png"
     assert "own.png" in box.locator("option").all_inner_texts()
-    before = box.evaluate(PICTURES)
+    before = box.evaluate(IMAGES)
     upload(broken)
     box.get_by_text("broken.png is damaged or cut short").wait_for(timeout=60_000)
-    assert box.evaluate(PICTURES) == before, "a broken file leaves the picture as it is"
+    assert box.evaluate(IMAGES) == before, "a broken file leaves the figure as it is"
 
     _changes(page, box, lambda: selects.nth(1).select_option("pocket_alexnet"))
     assert "net.features.11" in selects.nth(2).locator("option").all_inner_texts()
@@ -327,24 +325,24 @@ def test_the_toolbox_from_upload_to_picture(page: Page, server: Server, tmp_path
     _changes(page, box, lambda: selects.nth(0).select_option("scene 1003"))
     _move(page, box, box.locator(".noUi-handle").first, 60)
     assert box.locator(".widget-readout").inner_text() == "1"
-    assert picture.count() == 1, "one layout: the new picture takes the old one's place"
+    assert image.count() == 1, "the new figure should replace the old one"
     page.screenshot(path=tmp_path / "toolbox.png")
     assert not errors, errors
     page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
 
 
-def test_a_slider_moves_the_picture(page: Page, server: Server, tmp_path: Path) -> None:
+def test_a_slider_changes_the_figure(page: Page, server: Server, tmp_path: Path) -> None:
     assert _check(page, server, _tiny(tmp_path, TINY), tmp_path) == 1
 
 
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        (TINY.replace("[height])", "[3])"), "Timeout"),  # the picture does not follow the slider
+        (TINY.replace("[height])", "[3])"), "Timeout"),  # the figure does not follow the slider
         (TINY + "\n1 / 0", "ZeroDivisionError"),
     ],
 )
-def test_trouble_is_noticed(
+def test_errors_and_missing_updates_are_noticed(
     source: str, reason: str, page: Page, server: Server, tmp_path: Path
 ) -> None:
     path = _tiny(tmp_path, source)

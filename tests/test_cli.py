@@ -1,4 +1,6 @@
-"""The command line, as a user meets it: stopped, killed, continued, and given nonsense."""
+"""The command line: stopped, killed, continued, and called with invalid arguments."""
+
+from __future__ import annotations
 
 import errno
 import os
@@ -17,8 +19,8 @@ from vislib import cli, nets
 from vislib.errors import InputError
 from vislib.measure import benchmark
 
-# The command itself, with the weights of the first argument in place of the shipped ones. A shell
-# that runs the tests in its background would have Ctrl-C ignored.
+# The command, with the folder of weights as its first argument. The signal handler is set because a
+# shell that runs the tests in the background would make them ignore Ctrl-C.
 PROGRAM = (
     "import signal, sys; from pathlib import Path; from vislib import cli, nets; "
     "signal.signal(signal.SIGINT, signal.default_int_handler); "
@@ -28,7 +30,7 @@ TABLES = ("records.csv", "table.csv", "table.md", "skipped.csv")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
+def shared(tmp_path_factory) -> Path:
     """A folder with scenes in ``coco`` and weights in ``weights``."""
     folder = tmp_path_factory.mktemp("cli")
     small_coco(folder / "coco", per_category=4)
@@ -38,34 +40,34 @@ def place(tmp_path_factory) -> Path:
     return folder
 
 
-def arguments(place: Path, out: Path, *more: str, nets: tuple[str, ...] = NETS[:1]) -> list[str]:
+def arguments(shared: Path, out: Path, *more: str, nets: tuple[str, ...] = NETS[:1]) -> list[str]:
     """The small benchmark; what is in `more` wins over its settings."""
-    settings = ["--split", "val", "--coco", str(place / "coco"), "--out", str(out)]
+    settings = ["--split", "val", "--coco", str(shared / "coco"), "--out", str(out)]
     settings += ["--nets", *nets, "--categories", *CATEGORIES, "--sizes", "original", "64"]
     return ["benchmark", *settings, *more]
 
 
 @pytest.fixture
-def vislib(place, tmp_path, monkeypatch, capsys):
-    """Run the small benchmark in this process: exit status, what was printed, and what was said."""
-    monkeypatch.setattr(nets, "WEIGHTS", place / "weights")
+def vislib(shared, tmp_path, monkeypatch, capsys):
+    """Run the small benchmark in this process, and return exit status, stdout and stderr."""
+    monkeypatch.setattr(nets, "WEIGHTS", shared / "weights")
 
-    def call(*more: str, place: Path = place) -> tuple[int, str, str]:
-        status = cli.main(arguments(place, tmp_path / "out", *more))
+    def call(*more: str, shared: Path = shared) -> tuple[int, str, str]:
+        status = cli.main(arguments(shared, tmp_path / "out", *more))
         printed = capsys.readouterr()
         return status, printed.out, printed.err
 
     return call
 
 
-def start(place: Path, out: Path) -> subprocess.Popen:
+def start(shared: Path, out: Path) -> subprocess.Popen:
     return subprocess.Popen(
         [
             sys.executable,
             "-c",
             PROGRAM,
-            str(place / "weights"),
-            *arguments(place, out, nets=NETS),
+            str(shared / "weights"),
+            *arguments(shared, out, nets=NETS),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -73,10 +75,10 @@ def start(place: Path, out: Path) -> subprocess.Popen:
     )
 
 
-def finish(place: Path, out: Path) -> str:
-    process = start(place, out)
-    printed, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said.decode()
+def finish(shared: Path, out: Path) -> str:
+    process = start(shared, out)
+    printed, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr.decode()
     return printed.decode()
 
 
@@ -94,41 +96,41 @@ def wait_for_parts(process: subprocess.Popen, out: Path, count: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(place) -> Path:
-    """The folder of a run that nothing stopped."""
-    out = place / "uninterrupted"
-    printed = finish(place, out)
+def uninterrupted(shared) -> Path:
+    """The folder of a run that was not stopped."""
+    out = shared / "uninterrupted"
+    printed = finish(shared, out)
     assert printed.startswith("| method | mean P | 95 % interval | records | undefined |")
     assert str(out) in printed
     return out
 
 
-def test_all_that_is_promised_lies_in_the_folder(uninterrupted):
+def test_the_folder_contains_all_promised_files(uninterrupted):
     charts = {f"chart_{v}.{e}" for v in ("all", "net", "size", "category") for e in ("png", "svg")}
     expected = {*TABLES, *charts, "records.parquet", "parts"}
     assert {f.name for f in uninterrupted.iterdir()} == expected
 
 
-# --- stopped and killed ----------------------------------------------------------------------
+# --- stopped and killed ---------------------------------------------------------------------------
 
 
-def test_killed_at_any_point_the_same_command_gives_the_same_table(place, tmp_path, uninterrupted):
+def test_after_kills_the_same_command_gives_the_same_table(shared, tmp_path, uninterrupted):
     out, moments = tmp_path / "out", random.Random(0)
     total, done = len(finished_parts(uninterrupted)), {}
-    for share in (0.1, 0.4, 0.7):
-        process = start(place, out)
-        wait_for_parts(process, out, max(len(done) + 1, int(share * total)))
+    for fraction in (0.1, 0.4, 0.7):
+        process = start(shared, out)
+        wait_for_parts(process, out, max(len(done) + 1, int(fraction * total)))
         time.sleep(moments.uniform(0, 0.03))
         process.kill()  # SIGKILL; Windows has no softer kill either
         process.communicate()
         assert process.returncode != 0
         now = finished_parts(out)
         assert len(done) < len(now) < total
-        assert {f: now[f] for f in done} == done  # what was done is not done again
+        assert {f: now[f] for f in done} == done  # finished parts are not computed again
         assert not (out / "records.csv").exists()
         done = now
-        (out / "parts" / f"{share}.tmp").write_text('{"records": [{"image_')
-    finish(place, out)
+        (out / "parts" / f"{fraction}.tmp").write_text('{"records": [{"image_')
+    finish(shared, out)
     now = finished_parts(out)
     assert {f: now[f] for f in done} == done
     assert {f.name for f in now} == {f.name for f in finished_parts(uninterrupted)}
@@ -137,31 +139,31 @@ def test_killed_at_any_point_the_same_command_gives_the_same_table(place, tmp_pa
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot send Ctrl-C to one process")
-def test_ctrl_c_says_how_to_continue_and_continuing_works(place, tmp_path, uninterrupted):
+def test_ctrl_c_says_how_to_continue_and_continuing_works(shared, tmp_path, uninterrupted):
     out = tmp_path / "out"
-    process = start(place, out)
+    process = start(shared, out)
     wait_for_parts(process, out, 2)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=300)
+    _, stderr = process.communicate(timeout=300)
     assert process.returncode == 130
-    message = said.decode().splitlines()[-1]
-    assert message == f"Stopped. What is done is kept in {out}: the same command continues."
-    assert "Traceback" not in said.decode()
+    message = stderr.decode().splitlines()[-1]
+    assert message == f"Stopped. Finished parts are kept in {out}: the same command continues."
+    assert "Traceback" not in stderr.decode()
     done = finished_parts(out)
     assert 2 <= len(done) < len(finished_parts(uninterrupted))
-    finish(place, out)
+    finish(shared, out)
     assert {f: finished_parts(out)[f] for f in done} == done
     for name in TABLES:
         assert (out / name).read_bytes() == (uninterrupted / name).read_bytes()
 
 
-# --- nonsense --------------------------------------------------------------------------------
+# --- invalid arguments ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--nets", "pocket_vgf"], "no net called 'pocket_vgf': did you mean 'pocket_vgg'"),
+        (["--nets", "pocket_vgf"], "no network called 'pocket_vgf': did you mean 'pocket_vgg'"),
         (["--categories", "dogg"], "no category 'dogg': did you mean 'dog'"),
         (["--categories", "giraffe"], "no category 'giraffe'"),
         (["--methods", "guided_backprob"], "did you mean 'guided_backprop'"),
@@ -174,13 +176,13 @@ def test_ctrl_c_says_how_to_continue_and_continuing_works(place, tmp_path, unint
         (["--nets", "squeezenet1_0", "--class-table", "none.json"], "no class table none.json"),
     ],
 )
-def test_nonsense_gets_one_clear_line(vislib, options, message):
-    status, printed, said = vislib(*options)
+def test_invalid_arguments_get_one_clear_line(vislib, options, message):
+    status, printed, stderr = vislib(*options)
     assert status == 1
     assert printed == ""
-    assert said.startswith("vislib benchmark: ")
-    assert len(said.splitlines()) == 1
-    assert message in said
+    assert stderr.startswith("vislib benchmark: ")
+    assert len(stderr.splitlines()) == 1
+    assert message in stderr
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a cuda device here")
@@ -196,22 +198,22 @@ def test_a_device_that_is_not_there(vislib):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--sizes", "0"], "'0' is neither 'original' nor a whole number from 32"),
-        (["--sizes", "big"], "'big' is neither"),
+        (["--sizes", "0"], "must be 'original' or a whole number from 32 to 2000, got '0'"),
+        (["--sizes", "big"], "or a whole number from 32 to 2000, got 'big'"),
         (["--sizes", "224", "-5"], "-5"),
-        (["--sizes", "64.5"], "'64.5' is neither"),
+        (["--sizes", "64.5"], "or a whole number from 32 to 2000, got '64.5'"),
         (
             ["--sizes", "100000"],
-            "'100000' is neither 'original' nor a whole number from 32 to 2000",
+            "must be 'original' or a whole number from 32 to 2000, got '100000'",
         ),
-        (["--per-category", "0"], "'0' is not a whole number from 1"),
+        (["--per-category", "0"], "must be a whole number of at least 1, got '0'"),
         (["--per-category", "-1"], "-1"),
-        (["--per-category", "many"], "'many' is not"),
+        (["--per-category", "many"], "must be a whole number of at least 1, got 'many'"),
         (["--nets"], "expected at least one argument"),
         (["--speed", "high"], "unrecognized arguments"),
     ],
 )
-def test_options_that_mean_nothing_are_refused_at_once(vislib, capsys, options, message):
+def test_invalid_options_are_refused_at_once(vislib, capsys, options, message):
     with pytest.raises(SystemExit) as stopped:
         vislib(*options)
     assert stopped.value.code == 2
@@ -220,46 +222,46 @@ def test_options_that_mean_nothing_are_refused_at_once(vislib, capsys, options, 
 
 def test_a_class_that_does_not_exist_in_the_class_table(vislib, tmp_path):
     (tmp_path / "table.json").write_text('{"dog": [151, 1000], "cat": [281]}')
-    status, _, said = vislib(
+    status, _, stderr = vislib(
         "--nets", "squeezenet1_0", "--class-table", str(tmp_path / "table.json")
     )
     assert status == 1
-    assert "'dog' has 1000; ImageNet's class indices are the whole numbers from 0 to 999" in said
+    assert "'dog' has 1000; ImageNet's class indices are the whole numbers from 0 to 999" in stderr
 
 
 def test_weights_with_nan_are_named(vislib, tmp_path, monkeypatch):
     write_weights(tmp_path, NETS[0], lambda net: net.features[0].bias.fill_(float("nan")))
     monkeypatch.setattr(nets, "WEIGHTS", tmp_path)
-    status, _, said = vislib()
+    status, _, stderr = vislib()
     assert status == 1
-    assert "pocket_alexnet.safetensors" in said
-    assert "holds NaN" in said
+    assert "pocket_alexnet.safetensors" in stderr
+    assert "holds NaN" in stderr
 
 
 def test_out_is_a_file(vislib, tmp_path):
     (tmp_path / "out").write_text("mine")
-    status, _, said = vislib()
+    status, _, stderr = vislib()
     assert status == 1
-    assert f"{tmp_path / 'out'} cannot hold the results" in said
+    assert f"{tmp_path / 'out'} cannot hold the results" in stderr
     assert (tmp_path / "out").read_text() == "mine"
 
 
 @pytest.mark.parametrize("blocked", ["parts", "records.csv"])
 def test_out_cannot_be_written(vislib, tmp_path, blocked):
-    # A folder in the file's place: nobody can write there, root neither, on any system.
+    # No user can write a file where a folder is, not even root, on any system.
     file = tmp_path / "out" / blocked
     if blocked == "parts":
         file.parent.mkdir()
         file.write_text("in the way")
     else:
         file.mkdir(parents=True)
-    status, _, said = vislib("--methods", "gradient", "--sizes", "64")
+    status, _, stderr = vislib("--methods", "gradient", "--sizes", "64")
     assert status == 1
-    assert str(tmp_path / "out") in said
-    assert "Traceback" not in said
+    assert str(tmp_path / "out") in stderr
+    assert "Traceback" not in stderr
 
 
-def test_one_bad_image_is_reported_and_repaired(vislib, place, tmp_path):
+def test_one_bad_image_is_reported_and_repaired(vislib, shared, tmp_path):
     own = tmp_path / "own"
     small_coco(own / "coco", per_category=4)
     small = ("--coco", str(own / "coco"), "--sizes", "64", "--methods", "gradient", "--no-controls")
@@ -284,35 +286,38 @@ def test_one_bad_image_is_reported_and_repaired(vislib, place, tmp_path):
     assert len(repaired) == len(without) + len(rows) - 1
 
 
-def test_where_nothing_can_be_used_the_first_reason_is_said(vislib, tmp_path):
+def test_without_any_record_the_first_reason_is_printed(vislib, tmp_path):
     own = tmp_path / "own"
     small_coco(own / "coco", per_category=1)
     for file in (own / "coco" / "val").iterdir():
         file.write_bytes(b"")
-    status, _, said = vislib("--coco", str(own / "coco"))
+    status, _, stderr = vislib("--coco", str(own / "coco"))
     assert status == 1
-    assert "not one record could be made; the first reason: " in said
-    assert "is empty" in said
+    assert "no record could be made; the first reason: " in stderr
+    assert "is empty" in stderr
 
 
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (OSError(errno.ENOSPC, "No space left"), "out: No space left; make room, and the same"),
-        (PermissionError(errno.EACCES, "Denied", "a.txt"), "a.txt: Denied; choose another place"),
+        (
+            OSError(errno.ENOSPC, "No space left"),
+            "out: No space left; free some disk space, and the same",
+        ),
+        (PermissionError(errno.EACCES, "Denied", "a.txt"), "a.txt: Denied; choose another path"),
         (MemoryError(), "the memory is full"),
         (RuntimeError("DefaultCPUAllocator: not enough memory"), "the memory is full"),
     ],
 )
-def test_what_the_system_refuses_comes_with_what_to_do(vislib, monkeypatch, error, message):
+def test_errors_of_the_system_come_with_a_remedy(vislib, monkeypatch, error, message):
     def refused(*arguments, **settings):
         raise error
 
     monkeypatch.setattr(benchmark, "run", refused)
-    status, _, said = vislib()
+    status, _, stderr = vislib()
     assert status == 1
-    assert message in said
-    assert len(said.splitlines()) == 1
+    assert message in stderr
+    assert len(stderr.splitlines()) == 1
 
 
 def test_an_error_of_the_program_itself_is_not_hidden(vislib, monkeypatch):
@@ -329,37 +334,37 @@ def test_a_pipe_in_place_of_an_image_is_skipped(vislib, tmp_path):
     small_coco(tmp_path / "own" / "coco", per_category=1)
     image = next((tmp_path / "own" / "coco" / "val").iterdir())
     image.unlink()
-    os.mkfifo(image)  # to read it would wait for ever
+    os.mkfifo(image)  # reading it would wait forever
     small = ("--coco", str(tmp_path / "own" / "coco"), "--sizes", "64", "--methods", "gradient")
     status, printed, _ = vislib(*small)
     assert status == 0
     assert "Skipped: " in printed
 
 
-# --- the defaults ----------------------------------------------------------------------------
+# --- the defaults ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def settings_of(tmp_path, monkeypatch):
-    """What a command line asks of `benchmark.run`."""
+    """The settings that a command line passes to `benchmark.run`."""
 
     def ask(*arguments):
-        seen = {}
+        passed = {}
 
-        def note(coco, out, **settings):
-            seen.update(settings)
+        def note(coco, out, plan, **settings):
+            passed.update(vars(plan) | settings)
             raise InputError("noted")
 
         monkeypatch.setattr(benchmark, "run", note)
         assert cli.main(["benchmark", *arguments, "--out", str(tmp_path)]) == 1
-        return seen
+        return passed
 
     return ask
 
 
-def test_by_default_the_methods_of_one_forward_pass_and_the_nets_own_size_are_taken(settings_of):
-    seen = settings_of()
-    assert seen["methods"] == (
+def test_the_default_is_one_forward_pass_at_the_networks_size(settings_of):
+    passed = settings_of()
+    assert passed["methods"] == (
         "gradient",
         "deconvnet",
         "guided_backprop",
@@ -370,23 +375,23 @@ def test_by_default_the_methods_of_one_forward_pass_and_the_nets_own_size_are_ta
         "xgrad_cam",
         "layer_cam",
     )
-    assert seen["sizes"] == ["original", 128]
-    assert seen["net_names"] == cli.NETS
-    assert seen["categories"] == cli.CATEGORIES
-    assert seen["per_category"] == 30
+    assert passed["sizes"] == ["original", 128]
+    assert passed["nets"] == cli.NETS
+    assert passed["categories"] == cli.CATEGORIES
+    assert passed["per_category"] == 30
 
 
-def test_all_methods_get_less_to_do_unless_told(settings_of):
-    seen = settings_of("--methods", "all")
-    assert (seen["methods"], seen["sizes"], seen["per_category"]) == (["all"], [128], 8)
-    seen = settings_of("--methods", "all", "--sizes", "original", "--per-category", "30")
-    assert (seen["sizes"], seen["per_category"]) == (["original"], 30)
-    seen = settings_of("--methods", "lrp", "--nets", "alexnet", "pocket_gap")
-    assert (seen["sizes"], seen["per_category"]) == (["original", 128, 224], 30)
+def test_all_methods_run_on_fewer_images_by_default(settings_of):
+    passed = settings_of("--methods", "all")
+    assert (passed["methods"], passed["sizes"], passed["per_category"]) == (["all"], [128], 8)
+    passed = settings_of("--methods", "all", "--sizes", "original", "--per-category", "30")
+    assert (passed["sizes"], passed["per_category"]) == (["original"], 30)
+    passed = settings_of("--methods", "lrp", "--nets", "alexnet", "pocket_gap")
+    assert (passed["sizes"], passed["per_category"]) == (["original", 128, 224], 30)
 
 
 def test_the_command_as_it_ships(tmp_path):
-    """The shipped data and nets, the smallest part of the default run."""
+    """The shipped data and networks, and the smallest part of the default run."""
     command = [sys.executable, "-m", "vislib.cli", "benchmark", "--per-category", "1"]
     command += ["--categories", "dog", "--sizes", "128", "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, timeout=300, check=False)

@@ -1,4 +1,4 @@
-"""The doctor: content with a sound machine; each check notices its trouble and says what to do."""
+"""The doctor passes on a healthy machine, and each check notices its fault and gives advice."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ HEALTHY = """\
 ✓ write access
 ✓ notebook kernel
 ✓ widgets
-✓ data and nets
-All is well."""
+✓ data and networks
+All checks passed."""
 # The machine that the tests run on may be short of memory.
 ENOUGH = """\
 import types, psutil
@@ -36,13 +36,16 @@ from vislib import doctor"""
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small data folder with its checksums."""
+    """A small data folder with checksums of two of its files: the others may change."""
     folder = tmp_path / "data"
     (folder / "nets").mkdir(parents=True)
     (folder / "nets" / "a.safetensors").write_bytes(b"weights")
     (folder / "scenes.json").write_bytes(b"{}")
     (folder / "README.md").write_bytes(b"# Card")
     (folder / ".hidden").write_bytes(b"x")
+    (folder / "make" / "__pycache__").mkdir(parents=True)
+    (folder / "make" / "store.py").write_bytes(b"pass")
+    (folder / "make" / "__pycache__" / "store.cpython-312.pyc").write_bytes(b"x")
     monkeypatch.setattr(doctor, "DATA", folder)
     monkeypatch.setattr(doctor, "SUMS", folder / "SHA256SUMS")
     doctor.write_checksums()
@@ -60,22 +63,35 @@ def test_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     checks = {"one": lambda: doctor.Finding(True, "is 1"), "two": lambda: 1 // 0}
     monkeypatch.setattr(doctor, "CHECKS", checks)
     assert cli.main(["doctor"]) == 1
-    told = capsys.readouterr()
-    assert told.out.splitlines()[:2] == [
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[:2] == [
         "✓ one: is 1",
         "✗ two: ZeroDivisionError: integer division or modulo by zero",
     ]
-    assert "uv sync" in told.out
-    assert "something is wrong" in told.err
+    assert printed.out.splitlines()[-1] == "1 check failed; see the lines marked ✗"
+    assert "uv sync" in printed.out
+    assert printed.err == "vislib doctor: 1 check failed; see the lines marked ✗\n"
     monkeypatch.setattr(doctor, "CHECKS", {"one": checks["one"]})
     assert cli.main(["doctor"]) == 0
-    assert capsys.readouterr().out == "✓ one: is 1\nAll is well.\n"
+    assert capsys.readouterr().out == "✓ one: is 1\nAll checks passed.\n"
 
 
-def test_advice_without_harm_is_told_in_both_forms(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_checks_are_counted() -> None:
+    passed, failed = doctor.Finding(True, "is 1"), doctor.Finding(False, "is 2")
+    assert doctor.summary([passed, passed]) == "All checks passed."
+    assert doctor.summary([failed, passed, failed]) == "2 checks failed; see the lines marked ✗"
+
+
+def test_all_checks_run_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = {name: lambda name=name: doctor.Finding(True, name) for name in "cab"}
+    monkeypatch.setattr(doctor, "CHECKS", checks)
+    assert [finding.what for finding in doctor.examine()] == ["c", "a", "b"]
+
+
+def test_advice_of_a_passed_check_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "CHECKS", {"one": doctor.python})
     text = doctor.text([doctor.Finding(True, "newer", "Look out.")])
-    assert text == "! one: newer\n    Look out.\nAll is well."
+    assert text == "! one: newer\n    Look out.\nAll checks passed."
 
 
 @pytest.mark.parametrize("check", doctor.CHECKS.values(), ids=doctor.CHECKS)
@@ -84,31 +100,31 @@ def test_each_check_passes_here(
 ) -> None:
     memory = SimpleNamespace(available=2**33)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
-    found = check()
-    assert found.ok, found
-    assert found.what
+    finding = check()
+    assert finding.ok, finding
+    assert finding.what
 
 
 def test_python_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.sys, "version_info", (3, 9, 1, "final", 0))
-    found = doctor.python()
-    assert not found.ok
-    assert found.what.startswith("3.9.1, the course needs ")
+    finding = doctor.python()
+    assert not finding.ok
+    assert finding.what.startswith("3.9.1, but the course needs ")
 
 
-def test_packages_missing_or_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_and_other_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     needed = ["numpy", "no-such-package", "neither ; sys_platform == 'none'"]
     monkeypatch.setattr(doctor.metadata, "requires", lambda name: needed)
-    found = doctor.packages()
-    assert (found.ok, found.what) == (False, "no-such-package missing")
+    finding = doctor.packages()
+    assert (finding.ok, finding.what) == (False, "no-such-package missing")
     needed.pop(1)
     monkeypatch.setattr(doctor, "_pins", lambda: ["numpy==1.0", "numpy==2.0 ; sys_platform == ''"])
-    found = doctor.packages()
-    assert found.ok
-    assert "(tested: ==1.0)" in found.what
-    assert "uv sync" in found.advice
+    finding = doctor.packages()
+    assert finding.ok
+    assert "(tested: ==1.0)" in finding.what
+    assert "uv sync" in finding.advice
     monkeypatch.setattr(doctor, "_pins", lambda: [])
-    assert doctor.packages() == (True, "all 1 are there", "")
+    assert doctor.packages() == (True, "all 1 are installed", "")
 
 
 def test_without_the_folder_of_the_course(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -116,7 +132,7 @@ def test_without_the_folder_of_the_course(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert doctor._pins() == []
 
 
-def test_torch_that_computes_wrongly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_results_of_pytorch_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     wrong = lambda x, weight: (x * x).sum() * 0  # noqa: E731
@@ -130,9 +146,9 @@ def test_too_little_memory_or_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: disk)
     assert "close other programs" in doctor.memory_and_disk().advice
     memory.available, disk.free = 2**33, 2**20
-    found = doctor.memory_and_disk()
-    assert not found.ok
-    assert "Delete" in found.advice
+    finding = doctor.memory_and_disk()
+    assert not finding.ok
+    assert "Delete" in finding.advice
     disk.free = 2**33
     assert doctor.memory_and_disk().ok
 
@@ -142,12 +158,12 @@ def test_no_write_access(monkeypatch: pytest.MonkeyPatch) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
-    found = doctor.write_access()
-    assert found.what == f"cannot write into {Path.cwd()}: Permission denied"
-    assert "folder of your own" in found.advice
+    finding = doctor.write_access()
+    assert finding.what == f"cannot write to {Path.cwd()}: Permission denied"
+    assert "folder that you can write to" in finding.advice
 
 
-def test_kernel_that_does_not_start_or_is_of_another_python(
+def test_a_kernel_that_fails_or_uses_another_python(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import sys
@@ -167,36 +183,38 @@ def test_kernel_that_does_not_start_or_is_of_another_python(
     )
     kernel = SimpleNamespace(shutdown_kernel=lambda now: None)
     monkeypatch.setattr(manager, "start_new_kernel", lambda **options: (kernel, client))
-    assert "does not find vislib" in doctor.notebook_kernel().what
+    finding = doctor.notebook_kernel()
+    assert finding.what == "a kernel starts, but cannot import vislib"
+    assert f"Start Jupyter with {sys.executable} -m jupyterlab" in finding.advice
 
 
-def test_widgets_without_their_part_of_jupyterlab(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_jupyterlab_extension(monkeypatch: pytest.MonkeyPatch) -> None:
     from jupyter_core import paths
 
     monkeypatch.setattr(paths, "jupyter_path", lambda *parts: [])
-    assert "lacks @jupyter-widgets" in doctor.widgets().what
+    assert "lacks the extension @jupyter-widgets" in doctor.widgets().what
 
 
-def test_data_changed_or_missing(data: Path) -> None:
-    assert doctor.data_and_nets() == (True, "2 files are whole", "")
+def test_changed_and_missing_data(data: Path) -> None:
+    assert doctor.data_files() == (True, "2 files are unchanged", "")
     (data / "README.md").write_bytes(b"a card may be edited")
-    assert doctor.data_and_nets().ok
+    assert doctor.data_files().ok
     (data / "scenes.json").write_bytes(b"{ }")
     (data / "nets" / "a.safetensors").unlink()
-    found = doctor.data_and_nets()
-    assert found.what == "nets/a.safetensors is missing, scenes.json has changed"
-    assert "git checkout" in found.advice
+    finding = doctor.data_files()
+    assert finding.what == "nets/a.safetensors is missing, scenes.json has changed"
+    assert "git checkout" in finding.advice
     doctor.SUMS.unlink()
-    assert not doctor.data_and_nets().ok
+    assert not doctor.data_files().ok
 
 
-def test_many_broken_files_are_summed_up(data: Path) -> None:
+def test_many_broken_files_are_summarised(data: Path) -> None:
     for number in range(9):
         (data / f"{number}.json").write_bytes(b"1")
     assert doctor.write_checksums() == 11
     for number in range(9):
         (data / f"{number}.json").unlink()
-    assert doctor.data_and_nets().what.endswith("2.json is missing and 6 more")
+    assert doctor.data_files().what.endswith("2.json is missing and 6 more")
 
 
 @pytest.mark.skipif(not shutil.which("sha256sum"), reason="no sha256sum here")
@@ -206,18 +224,3 @@ def test_sha256sum_reads_the_list(data: Path) -> None:
         capture_output=True,
     )  # fmt: skip
     assert done.stdout == "nets/a.safetensors: OK\nscenes.json: OK\n"
-
-
-def test_the_kernel_starts_while_the_other_checks_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    import threading
-
-    both = threading.Barrier(2, timeout=20)
-
-    def meets() -> doctor.Finding:
-        both.wait()  # goes on only when the other check is running, too
-        return doctor.Finding(True, "met")
-
-    monkeypatch.setattr(doctor, "notebook_kernel", meets)
-    checks = {"first": lambda: meets(), "kernel": meets, "last": doctor.python}
-    monkeypatch.setattr(doctor, "CHECKS", checks)
-    assert [found.what for found in doctor.examine()][:2] == ["met", "met"]

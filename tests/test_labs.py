@@ -19,7 +19,7 @@ from vislib.errors import InputError
 from vislib.notebooks import tags
 
 Notebook = dict[str, Any]
-OPEN = "write your code here|is not written yet"  # what an unsolved exercise says
+OPEN = "write your code here|is not written yet"  # the error of an unsolved exercise
 
 
 def _cell(source: str, *names: str, code: bool = True) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def _cell(source: str, *names: str, code: bool = True) -> dict[str, Any]:
 
 @pytest.fixture
 def course(once: Path, tmp_path: Path) -> Path:
-    """Two notebooks: 42 with a function and a value to write, 43 with nothing."""
+    """Two notebooks: 42 has a function and a value to write, 43 has no exercise."""
     shutil.copytree(once, tmp_path, dirs_exist_ok=True)
     return tmp_path / "notebooks"
 
@@ -102,7 +102,7 @@ def test_lab_has_stubs_for_solutions(made: dict[str, Notebook]) -> None:
     assert shown == ["", "lesson\n", "2\n", "", "", "", ""]
 
 
-def test_live_keeps_the_comments_that_say_what_to_write(made: dict[str, Notebook]) -> None:
+def test_live_cells_keep_their_first_comments(made: dict[str, Notebook]) -> None:
     live = made["live"]
     cell = next(cell for cell in live["cells"] if "live" in tags(cell))
     assert cell["source"] == "# Print two.\n# In a loop?"
@@ -120,7 +120,7 @@ def test_finished_is_complete(course: Path, made: dict[str, Notebook]) -> None:
 
 
 @pytest.mark.parametrize("version", ["lab", "live", "finished"])
-def test_links_lead_to_the_same_place(version: str, made: dict[str, Notebook]) -> None:
+def test_links_lead_to_the_same_files(version: str, made: dict[str, Notebook]) -> None:
     assert _source(made[version], "## A section").split("\n\n")[1] == (
         f"Next: [43](43_next.{version}.ipynb), [a part](43_next.{version}.ipynb#part), "
         f'[read](../README.md), <a href="43_next.{version}.ipynb">43</a>, '
@@ -128,7 +128,7 @@ def test_links_lead_to_the_same_place(version: str, made: dict[str, Notebook]) -
     )
 
 
-def test_links_to_what_stays_behind(course: Path) -> None:
+def test_links_to_files_that_do_not_move(course: Path) -> None:
     out = course.parent / "deep" / "er"
     notebooks.labs([course / "42_rules.ipynb"], out)
     text = _source(notebooks.read(out / "42_rules.lab.ipynb"), "## A section")
@@ -161,7 +161,7 @@ def test_work_is_not_overwritten(course: Path, capsys: pytest.CaptureFixture[str
     work["cells"][-1]["source"] = "my notes"
     notebooks.write(work, out / "42_rules.lab.ipynb")
     assert cli.main(arguments) == 1
-    assert "42_rules.lab.ipynb is there already and differs" in capsys.readouterr().err
+    assert "42_rules.lab.ipynb exists already and differs" in capsys.readouterr().err
     assert notebooks.read(out / "42_rules.lab.ipynb") == work
     with pytest.raises(InputError, match="holds the notebooks themselves"):
         notebooks.labs([course / "42_rules.ipynb"], course)
@@ -200,7 +200,7 @@ def test_each_lab_runs_up_to_its_first_exercise(path: Path, tmp_path: Path) -> N
     _runs_up_to_its_first_exercise(path, tmp_path)
 
 
-# --- nbgrader ------------------------------------------------------------------------------------
+# --- nbgrader -------------------------------------------------------------------------------------
 
 
 def test_nbgrader_metadata(course: Path) -> None:
@@ -264,10 +264,10 @@ def test_nbgrader_grades_a_right_and_a_wrong_submission(course: Path) -> None:
     [
         (_cell("# BEGIN SOLUTION\nsecret = 1", "solution"), "would stay"),
         (_cell("secret = 1", "solution"), "would stay"),
-        (_cell("# BEGIN SOLUTION\nsecret = 1\n# END SOLUTION"), "needs the tag solution"),
+        (_cell("# BEGIN SOLUTION\nsecret = 1\n# END SOLUTION"), "give the cell the tag solution"),
     ],
 )
-def test_a_solution_that_is_not_marked_does_not_reach_the_learners(
+def test_an_unmarked_solution_does_not_reach_the_learners(
     course: Path, cell: Any, message: str
 ) -> None:
     notebook = notebooks.read(course / "43_next.ipynb")
@@ -278,7 +278,7 @@ def test_a_solution_that_is_not_marked_does_not_reach_the_learners(
     assert not (course.parent / "labs").exists()
 
 
-def test_two_notebooks_of_one_name(course: Path) -> None:
+def test_two_notebooks_of_the_same_name_are_refused(course: Path) -> None:
     (course / "again").mkdir()
     shutil.copy(course / "43_next.ipynb", course / "again")
     both = [course / "43_next.ipynb", course / "again" / "43_next.ipynb"]
@@ -287,12 +287,12 @@ def test_two_notebooks_of_one_name(course: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "."])
-def test_no_name_is_not_notebook_00(course: Path, name: str) -> None:
+def test_an_empty_name_is_not_notebook_00(course: Path, name: str) -> None:
     (course / "43_next.ipynb").rename(course / "00_start.ipynb")
     with pytest.raises(InputError, match="there is no notebook"):
         notebooks.find([name], course)
 
 
-def test_where_there_are_no_notebooks(tmp_path: Path) -> None:
+def test_a_folder_without_notebooks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there are no notebooks in"):
         notebooks.find(folder=tmp_path)

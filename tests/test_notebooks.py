@@ -1,6 +1,6 @@
 """The form of the notebooks (CONTRIBUTING.md), and the command that runs and stores them.
 
-Each rule is a function that returns complaints. All rules look at all notebooks; and each rule is
+Each rule is a function that yields complaints. All rules apply to all notebooks, and each rule is
 tested on a notebook that breaks it.
 """
 
@@ -33,7 +33,7 @@ NOT_EVERYWHERE = re.compile(
 )
 
 
-# --- The rules -----------------------------------------------------------------------------------
+# --- The rules ------------------------------------------------------------------------------------
 
 
 def executed(notebook: Notebook) -> Iterator[str]:
@@ -50,7 +50,7 @@ def executed(notebook: Notebook) -> Iterator[str]:
 
 
 def alt_texts(notebook: Notebook) -> Iterator[str]:
-    seen = set()
+    texts = set()
     for output in _outputs(notebook):
         for mime in output.get("data", {}):
             if not mime.startswith("image/"):
@@ -58,12 +58,12 @@ def alt_texts(notebook: Notebook) -> Iterator[str]:
             alt = output["metadata"].get(mime, {}).get("alt", "").strip()
             if not alt:
                 yield f"a figure ({mime}) has no alt text: use vislib.show"
-            elif alt in seen:
+            elif alt in texts:
                 yield f"two figures have the alt text {alt!r}"
-            seen.add(alt)
+            texts.add(alt)
     for cell in _markdown(notebook):
         if "![](" in cell["source"]:
-            yield f"a picture has no alt text: {cell['source'][:60]!r}"
+            yield f"an image has no alt text: {cell['source'][:60]!r}"
 
 
 def header(notebook: Notebook) -> Iterator[str]:
@@ -88,8 +88,8 @@ def exercises(notebook: Notebook) -> Iterator[str]:
         {"exercise", "solution", "check", "solution-text"} & set(tags(c)) for c in _all(notebook)
     ]
     names = [min(kind, default="") for kind in kinds]
-    found = re.findall(r"e|s|c|t|-", "".join(_LETTER[name] for name in names))
-    rest = re.sub(r"esc+t", "", "".join(found)).replace("-", "")
+    letters = "".join(_LETTER[name] for name in names)
+    rest = re.sub(r"esc+t", "", letters).replace("-", "")
     if rest:
         yield f"an exercise is exercise, solution, check, solution-text, in this order: {names}"
     texts = [c["source"] for c in _all(notebook) if "exercise" in tags(c)]
@@ -120,7 +120,7 @@ def folded_solutions(notebook: Notebook) -> Iterator[str]:
         yield str(error)
         return
     if [c["source"] for c in _all(new)] != [c["source"] for c in _all(notebook)]:
-        yield "a folded solution is not that of the code cell: run vislib notebooks"
+        yield "a folded solution differs from the code cell: run vislib notebooks"
 
 
 def size(notebook: Notebook) -> Iterator[str]:
@@ -143,7 +143,7 @@ def readable_anywhere(notebook: Notebook) -> Iterator[str]:
     for text in texts:
         if match := NOT_EVERYWHERE.search(text):
             start = max(0, match.start() - 20)
-            yield f"what exists on one machine only: {text[start : match.end() + 20]!r}"
+            yield f"a path of one machine only: {text[start : match.end() + 20]!r}"
 
 
 def clean(notebook: Notebook) -> Iterator[str]:
@@ -160,7 +160,7 @@ def clean(notebook: Notebook) -> Iterator[str]:
             yield "a widget cell needs the tag nbval-ignore-output"
     for cell in notebooks.code_cells(notebook):
         if any(WIDGET in output.get("data", {}) for output in cell["outputs"]):
-            yield "a widget is stored, which no reader can see"
+            yield "a widget is stored, which readers cannot see"
         shown = "".join(str(output.get("data", "")) for output in cell["outputs"])
         if "A widget: run" in shown and "widget" not in tags(cell):
             yield "a cell that shows a widget needs the tag widget"
@@ -187,13 +187,13 @@ def complaints(notebook: Notebook) -> list[str]:
     return [text for rule in RULES for text in rule(notebook)]
 
 
-# --- The course's notebooks ----------------------------------------------------------------------
+# --- The course's notebooks -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", notebooks.find(), ids=lambda path: path.stem)
 def test_form(path: Path) -> None:
-    found = complaints(notebooks.read(path))
-    assert not found, "\n".join(found)
+    messages = complaints(notebooks.read(path))
+    assert not messages, "\n".join(messages)
 
 
 def test_readme_holds_the_table() -> None:
@@ -204,7 +204,7 @@ def test_readme_holds_the_table() -> None:
     assert f"{begin}\n{notebooks.table()}\n{end}" in readme, "run vislib notebooks"
 
 
-# --- The rules themselves ------------------------------------------------------------------------
+# --- The rules themselves -------------------------------------------------------------------------
 
 PNG = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJg"
@@ -343,7 +343,7 @@ def test_each_rule_can_fail(change: Callable[[Notebook], Any], complaint: str) -
     assert any(complaint in text for text in complaints(notebook)), complaints(notebook)
 
 
-# --- The command ---------------------------------------------------------------------------------
+# --- The command ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -413,8 +413,8 @@ def test_a_failing_cell_is_named_and_the_file_stays(
     notebooks.write(notebook, path)
     before = path.read_bytes()
     assert cli.main(["notebooks", str(path)]) == 1
-    told = capsys.readouterr().err
-    assert "cell 4 ('1 / 0') of 43_next.ipynb failed: ZeroDivisionError" in told
+    message = capsys.readouterr().err
+    assert "cell 4 ('1 / 0') of 43_next.ipynb failed: ZeroDivisionError" in message
     assert path.read_bytes() == before
     assert not list(course.glob(".*"))
 
@@ -427,8 +427,8 @@ def test_a_cell_that_does_not_end_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(60)
-def test_a_run_never_waits_for_a_widgets_output(tmp_path: Path) -> None:
-    """Of 60 large ones, at least one makes nbclient's own output widget miss the kernel's reply."""
+def test_a_run_never_waits_for_the_output_of_a_widget(tmp_path: Path) -> None:
+    """With nbclient's own output widget, one of 60 large outputs makes it miss a reply."""
     show = "with out:\n    out.clear_output(wait=True)\n    display('x' * 1_000_000)"
     cells = [make.new_code_cell("import ipywidgets\nout = ipywidgets.Output()\nout")]
     cells += [make.new_code_cell(show) for _ in range(60)]
@@ -443,7 +443,7 @@ def test_a_notebook_saved_meanwhile_is_not_overwritten(
     def run(notebook: Notebook, path: Path, **options: Any) -> None:
         path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
 
-    monkeypatch.setattr(notebooks, "run", run)
+    monkeypatch.setattr("vislib.notebooks.execute.run", run)
     with pytest.raises(InputError, match="was changed while it ran"):
         notebooks.update(path)
 
@@ -452,7 +452,9 @@ def test_a_notebook_saved_meanwhile_is_not_overwritten(
     ("seconds", "before", "kept"),
     [(9, None, 9), (12, 10, 10), (13, 10, 13), (7, 10, 7), (8, 10, 10), (2, 1, 1), (3, 1, 3)],
 )
-def test_run_time_changes_only_when_it_moved(seconds: int, before: int | None, kept: int) -> None:
+def test_the_stored_run_time_ignores_small_changes(
+    seconds: int, before: int | None, kept: int
+) -> None:
     assert notebooks.steady(seconds, before) == kept
 
 
@@ -469,7 +471,7 @@ def test_only_the_machine_part_of_the_time_changes(line: str, expected: str) -> 
     assert cell["source"] == f"# T\n\nA · b.\n\n{expected}\n\n* more · here"
 
 
-def test_names(course: Path) -> None:
+def test_notebooks_are_found_by_number_name_and_path(course: Path) -> None:
     rules, after = course / "42_rules.ipynb", course / "43_next.ipynb"
     assert notebooks.find(folder=course) == [rules, after]
     assert notebooks.find(["43", "42_rules"], course) == [after, rules]
@@ -480,7 +482,7 @@ def test_names(course: Path) -> None:
         notebooks.find(["42_rule"], course)
 
 
-def test_table(course: Path) -> None:
+def test_the_table_is_written_into_the_readme(course: Path) -> None:
     readme = course.parent / "README.md"
     notebooks.write_table(course)
     first = readme.read_text(encoding="utf-8")
@@ -497,19 +499,19 @@ def test_table(course: Path) -> None:
     notebooks.write_table(course)
     assert readme.read_text(encoding="utf-8") == second
     readme.write_text("# Course\n", encoding="utf-8")
-    with pytest.raises(InputError, match="has no place for the table"):
+    with pytest.raises(InputError, match="does not mark where the table goes"):
         notebooks.write_table(course)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "not json", '{"cells": [], "nbformat": 99}'])
-def test_what_is_no_notebook_is_named(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_a_notebook_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "x.ipynb"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=r"x\.ipynb cannot be read as a notebook"):
         notebooks.read(path)
 
 
-def test_all_of_several_parts_is_folded() -> None:
+def test_all_parts_of_a_solution_are_folded() -> None:
     source = (
         "def f():\n    # BEGIN SOLUTION\n    a = 1\n    # END SOLUTION\n    b = 2\n"
         "# BEGIN SOLUTION\nif a:\n    c = 3\n# END SOLUTION"

@@ -1,5 +1,7 @@
-"""What `conftest.py` sets: no network wherever tests run code (here, in subprocesses, in notebook
-kernels), and workers that share the cores."""
+"""The settings of `conftest.py`: no network connection in tests, their subprocesses and notebook
+kernels, and test workers that divide the cores among themselves."""
+
+from __future__ import annotations
 
 import os
 import shutil

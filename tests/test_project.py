@@ -1,4 +1,6 @@
-"""Promises of the project as a whole: versions that agree, light imports, nothing too large."""
+"""Promises of the whole project: versions that agree, fast imports, small files."""
+
+from __future__ import annotations
 
 import json
 import re
@@ -22,12 +24,12 @@ def test_environment_yml_has_the_versions_of_pyproject():
     assert TOOL["with_versions"](ENVIRONMENT, TOOL["conda_versions"](PINS)) == ENVIRONMENT
 
 
-def test_a_wrong_version_in_environment_yml_would_be_seen():
+def test_a_wrong_version_in_environment_yml_is_noticed():
     wrong = re.sub(r"numpy=.*", "numpy=1.0", ENVIRONMENT)
     assert TOOL["with_versions"](wrong, TOOL["conda_versions"](PINS)) == ENVIRONMENT
 
 
-def test_environment_yml_names_every_dependency_and_the_package_itself():
+def test_environment_yml_names_all_dependencies_and_the_package():
     conda = set(re.findall(r"^  - ([\w-]+)=", ENVIRONMENT, flags=re.MULTILINE))
     named = {TOOL["CONDA_NAMES"].get(name, name) for name in conda}
     assert set(PROJECT["project"]["dependencies"]) <= named
@@ -37,11 +39,11 @@ def test_environment_yml_names_every_dependency_and_the_package_itself():
 def test_every_dependency_is_pinned_exactly():
     pinned = {pin.split("==")[0] for pin in PINS}
     groups = PROJECT["dependency-groups"].values()
-    wanted = {Requirement(name).name for group in groups for name in group if isinstance(name, str)}
-    assert wanted | set(PROJECT["project"]["dependencies"]) <= pinned
+    names = {Requirement(name).name for group in groups for name in group if isinstance(name, str)}
+    assert names | set(PROJECT["project"]["dependencies"]) <= pinned
 
 
-def test_no_download_address_is_kept():
+def test_the_repository_contains_no_download_addresses():
     assert "uv.lock" in (ROOT / ".gitignore").read_text(encoding="utf-8").split()
     assert not any("://" in pin or " @ " in pin for pin in PINS)
 

@@ -19,6 +19,7 @@ from torchvision import transforms
 from vislib import nets
 from vislib.data.coco import Coco
 from vislib.measure import benchmark, report
+from vislib.measure.benchmark import Plan
 
 SHARED = Path(__file__).parents[2] / "shared"
 REFERENCE = SHARED / "coco" / "reference.json"
@@ -50,13 +51,15 @@ def run(out: Path, coco: Coco, size, categories=None):
     return benchmark.run(
         coco,
         out,
-        net_names=["squeezenet1_0"],
-        categories=categories,
-        methods=list(NAMES),
-        sizes=[size],
-        per_category=1000,
-        class_table=CLASSES,
-        controls=False,
+        Plan(
+            ["squeezenet1_0"],
+            categories,
+            list(NAMES),
+            [size],
+            per_category=1000,
+            class_table=CLASSES,
+            controls=False,
+        ),
     )
 
 
@@ -72,7 +75,7 @@ def test_all_means_at_224_are_those_of_the_reference(tmp_path):
         assert row.records == expected["records"] == 134
         assert row.undefined == expected["undefined"][name]
         assert row.mean_P == pytest.approx(expected["mean_P"][name], abs=0.005)
-        assert row.mask_share == pytest.approx(expected["mask_share"], abs=0.005)
+        assert row.mask_fraction == pytest.approx(expected["mask_share"], abs=0.005)
     assert overall.undefined["deconvnet"] == 105
 
 

@@ -11,6 +11,7 @@ from matplotlib import pyplot as plt
 from PIL import Image
 from scipy import stats
 
+from vislib import show
 from vislib.errors import InputError
 from vislib.measure import report
 from vislib.measure.benchmark import NO_NET, Record, Skipped
@@ -372,7 +373,7 @@ def test_a_matrix_shows_every_number_and_every_name_without_overlap():
     ranks = pd.DataFrame(values, index=names, columns=["P", "pointing", "deletion", "insertion"])
     whole = pd.DataFrame(np.arange(16).reshape(4, 4), index=ranks.columns, columns=ranks.columns)
     for tables in ({"a": ranks, "b": ranks}, {"a": ranks}, {"a": whole, "b": whole}):
-        figure = report.matrix(tables)
+        figure = show.matrix_figure(tables, cell=0.75)
         figure.canvas.draw()
         for number, (axis, frame) in enumerate(zip(figure.axes, tables.values(), strict=True)):
             shown = [text.get_text() for text in axis.texts]

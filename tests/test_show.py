@@ -1,10 +1,11 @@
-"""Pictures: colours of known values, shapes, and alt text that really reaches the notebook."""
+"""Figures: colours of known values, shapes, and alt text that really reaches the notebook."""
 
 import io
 from base64 import b64decode
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 import skimage.data
 import torch
@@ -21,7 +22,7 @@ WHITE, BLACK = np.ones(3), np.zeros(3)
 
 @pytest.fixture(autouse=True)
 def _no_open_figures():
-    """Neither from another file's tests, nor for them."""
+    """Close the figures of other files' tests, and leave none to them."""
     plt.close("all")
     yield
     plt.close("all")
@@ -31,12 +32,12 @@ def brightness(rgb: np.ndarray) -> np.ndarray:
     return rgb @ [0.299, 0.587, 0.114]
 
 
-# --- heat ------------------------------------------------------------------------------------
+# --- heat -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(7, 9), (1, 7, 9), (3, 7, 9)])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-def test_heat_is_one_picture_of_the_maps_size(shape, dtype):
+def test_heat_has_the_size_of_the_map(shape, dtype):
     rgb = show.heat(torch.randn(shape).to(dtype))
     assert rgb.shape == (7, 9, 3)
     assert 0 <= rgb.min() <= rgb.max() <= 1
@@ -85,12 +86,12 @@ def test_a_map_with_one_single_value_is_not_lost():
 
 
 @pytest.mark.parametrize("factor", [1e-30, 1e-3, 1e10])
-def test_colours_do_not_know_the_scale(factor):
+def test_colours_do_not_depend_on_the_scale(factor):
     maps = torch.randn(3, 8, 8, dtype=torch.float64)
     assert show.heat(maps * factor) == pytest.approx(show.heat(maps), abs=1 / 100)
 
 
-# --- picture, overlay, outline ---------------------------------------------------------------
+# --- rgb, overlay, outline ------------------------------------------------------------------------
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 SAME = {
@@ -110,29 +111,29 @@ SAME_GREY = {
 
 
 @pytest.mark.parametrize("kind", SAME)
-def test_a_picture_may_be_of_any_kind(kind):
-    assert show.picture(SAME[kind]) == pytest.approx(PIXELS / 255, abs=1e-6)
+def test_rgb_takes_images_of_any_kind(kind):
+    assert show.rgb(SAME[kind]) == pytest.approx(PIXELS / 255, abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", SAME_GREY)
-def test_a_grey_picture_may_be_of_any_kind(kind):
+def test_rgb_takes_grey_images_of_any_kind(kind):
     grey = (GREY / 255)[..., None].repeat(3, axis=2)
-    assert show.picture(SAME_GREY[kind]) == pytest.approx(grey, abs=1e-6)
+    assert show.rgb(SAME_GREY[kind]) == pytest.approx(grey, abs=1e-6)
 
 
-def test_a_mask_is_a_picture():
-    assert show.picture(np.eye(3, dtype=bool))[..., 1] == pytest.approx(np.eye(3))
+def test_rgb_takes_a_mask():
+    assert show.rgb(np.eye(3, dtype=bool))[..., 1] == pytest.approx(np.eye(3))
 
 
 @pytest.mark.parametrize("opacity", [0.0, 0.55, 1.0])
 @pytest.mark.parametrize("shape", [(1, 6, 8), (3, 6, 8), (1, 2, 3)])
 def test_overlay_mixes_the_grey_image_with_the_maps_colours(shape, opacity):
     maps = torch.rand(shape)
-    found = show.overlay(SAME["PIL"], maps, opacity=opacity)
+    actual = show.overlay(SAME["PIL"], maps, opacity=opacity)
     large = torch.nn.functional.interpolate(maps[None], size=(6, 8), mode="bilinear")[0]
     grey = (PIXELS / 255).mean(axis=2)[..., None]
     expected = (1 - opacity) * grey + opacity * show.heat(large, percentile=100)
-    assert found == pytest.approx(expected, abs=1e-6)
+    assert actual == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 4, 5])
@@ -147,12 +148,12 @@ def test_outline_draws_a_line_of_the_width_and_nothing_else(width):
     assert image.sum() == 0  # the image is left as it was
 
 
-# --- in the notebook -------------------------------------------------------------------------
+# --- in the notebook ------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def _shell(tmp_path, monkeypatch):
-    """As in a notebook: without a shell, IPython prints what it should display."""
+    """IPython displays figures only in a shell, as in a notebook; otherwise it prints them."""
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
     yield
@@ -160,26 +161,26 @@ def _shell(tmp_path, monkeypatch):
 
 
 def displayed(action) -> tuple[Image.Image, dict]:
-    """The one picture that the action shows, and its metadata."""
+    """The one image that the action shows, and its metadata."""
     with capture_output() as captured:
         action()
     (output,) = captured.outputs
     data, metadata = output._repr_mimebundle_()
     (kind,) = data.keys() & {"image/png", "image/jpeg"}
-    picture = Image.open(io.BytesIO(b64decode(data[kind])))
-    assert f"image/{picture.format.lower()}" == kind
-    return picture, metadata[kind]
+    image = Image.open(io.BytesIO(b64decode(data[kind])))
+    assert f"image/{image.format.lower()}" == kind
+    return image, metadata[kind]
 
 
 @pytest.mark.usefixtures("_shell")
-def test_panels_show_every_picture_with_alt_text(monkeypatch):
+def test_panels_show_every_image_with_alt_text(monkeypatch):
     titles: list[str] = []
     monkeypatch.setattr(
         matplotlib.axes.Axes, "set_title", lambda self, text, *_, **__: titles.append(text)
     )
-    pictures = dict(zip("abcdefg", [*SAME.values(), *SAME_GREY.values()], strict=False))
-    shown, metadata = displayed(lambda: show.panels(pictures, alt="Seven pictures", columns=3))
-    assert metadata["alt"] == "Seven pictures"
+    images = dict(zip("abcdefg", [*SAME.values(), *SAME_GREY.values()], strict=False))
+    shown, metadata = displayed(lambda: show.panels(images, alt="Seven images", columns=3))
+    assert metadata["alt"] == "Seven images"
     assert titles == list("abcdefg")
     assert min(shown.size) > 300
     assert plt.get_fignums() == []  # closed, so that the notebook does not show it again
@@ -226,26 +227,26 @@ def test_the_style_lasts_for_the_block_only():
     assert matplotlib.rcParams["font.size"] == before
 
 
-# --- coarse ----------------------------------------------------------------------------------
+# --- coarse ---------------------------------------------------------------------------------------
 
 
-def test_coarse_keeps_the_strongest_value_of_each_square_with_its_sign():
+def test_coarse_keeps_the_strongest_signed_value_of_each_square():
     maps = torch.randn(3, 10, 7)
-    found = show.coarse(maps, 4)
-    assert found.shape == (1, 3, 2)
+    actual = show.coarse(maps, 4)
+    assert actual.shape == (1, 3, 2)
     total = maps.sum(dim=0)
     for i in range(3):
         for j in range(2):
             square = total[4 * i : 4 * i + 4, 4 * j : 4 * j + 4].flatten()
-            assert found[0, i, j] == square[square.abs().argmax()]
+            assert actual[0, i, j] == square[square.abs().argmax()]
 
 
-# --- curves ----------------------------------------------------------------------------------
+# --- curves ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def shown(monkeypatch):
-    """What is displayed is kept instead: pairs of a figure and its alt text."""
+    """Figures with their alt texts, kept instead of displayed."""
     kept: list[tuple[plt.Figure, str]] = []
     monkeypatch.setattr(show, "display", lambda figure, alt: kept.append((figure, alt)))
     return kept
@@ -274,15 +275,16 @@ def test_lines_can_be_told_apart_without_colour(shown):
     lines = shown[0][0].axes[0].lines
     assert len({line.get_color() for line in lines}) == len(lines)
     assert len({line.get_marker() for line in lines}) == len(lines)
-    # as drawn: the dash pattern stands in no public attribute
+    # Matplotlib has no public attribute for the dash pattern as it is drawn.
     assert len({str(line._dash_pattern) for line in lines[:6]}) == 6
     marked = [tuple(line.get_markevery()) for line in lines]
-    assert all(5 <= len(places) <= 10 for places in marked)
-    assert len(set(marked)) > 4  # marks of lines that coincide stand beside each other
+    assert all(5 <= len(positions) <= 10 for positions in marked)
+    # The markers of lines that coincide are at different positions.
+    assert len(set(marked)) > 4
 
 
 @pytest.mark.parametrize("log", ["", "x", "y", "xy"])
-def test_curves_have_the_scales_asked_for(shown, log):
+def test_curves_have_the_chosen_scales(shown, log):
     show.curves({"": LINES}, alt="Lines", log=log)
     axis = shown[0][0].axes[0]
     assert axis.get_xscale() == ("log" if "x" in log else "linear")
@@ -290,13 +292,13 @@ def test_curves_have_the_scales_asked_for(shown, log):
 
 
 @pytest.mark.parametrize("log", ["", "x"])
-def test_marks_are_spread_over_the_picture(shown, log):
+def test_markers_are_spread_over_the_line(shown, log):
     steps = np.arange(1, 3001)
     show.curves({"": {"a": (steps, steps), "b": (steps, steps)}}, alt="Lines", log=log)
     for line in shown[0][0].axes[0].lines:
-        places = steps[line.get_markevery()]
-        gaps = np.diff(np.log(places) if log else places)
-        assert len(places) >= 6
+        positions = steps[line.get_markevery()]
+        gaps = np.diff(np.log(positions) if log else positions)
+        assert len(positions) >= 6
         assert gaps.max() < 2.5 * np.median(gaps)
 
 
@@ -314,7 +316,7 @@ def test_whole_numbers_get_whole_ticks(shown, step):
     assert (np.mod(ticks, 1) == 0).all() == (step == 1)
 
 
-# --- matrices --------------------------------------------------------------------------------
+# --- matrices -------------------------------------------------------------------------------------
 
 SIGNED = np.array([[1.0, -2.0, np.nan], [0.25, 1234.0, 0.0]])
 
@@ -344,7 +346,7 @@ def test_a_cell_without_a_number_is_hatched_and_white(shown):
     assert image.cmap(image.norm(image.get_array()))[0, 2, :3] == pytest.approx(WHITE)
 
 
-def test_matrices_have_pale_colours_around_zero_where_there_is_a_sign(shown):
+def test_signed_matrices_have_pale_colours_around_zero(shown):
     show.matrices({"signed": np.array([[-3.0, 0, 3]]), "plain": np.array([[0, 1, 2.0]])}, alt="Two")
     signed, plain = (
         image.cmap(image.norm(image.get_array()))[0, :, :3] for image in images(shown[0][0])
@@ -391,9 +393,23 @@ def test_all_cells_have_the_same_size(shown):
 
 
 @pytest.mark.parametrize("draw", [show.curves, show.matrices])
-def test_they_cannot_be_called_without_alt_text(draw):
+def test_curves_and_matrices_need_alt_text(draw):
     with pytest.raises(TypeError, match="alt"):
         draw({})
     content = {"a": {"b": ([1], [1])}} if draw is show.curves else {"a": np.eye(2)}
     with pytest.raises(ValueError, match="needs alt text"):
         draw(content, alt=" ")
+
+
+def test_data_frames_have_the_names_of_rows_and_columns():
+    table = pd.DataFrame([[0.5, -0.25], [1, np.nan]], index=["first", "second"], columns=["a", "b"])
+    figure = show.matrix_figure({"left": table, "right": 2 * table})
+    figure.canvas.draw()
+    left, right = figure.axes
+    assert [label.get_text() for label in left.get_xticklabels()] == ["a", "b"]
+    assert [label.get_text() for label in right.get_xticklabels()] == ["a", "b"]
+    assert [label.get_text() for label in left.get_yticklabels()] == ["first", "second"]
+    assert [label.get_text() for label in right.get_yticklabels()] == ["", ""]
+    assert [text.get_text() for text in left.texts] == ["0.50", "−0.25", "1.00"]
+    other = show.matrix_figure({"left": table, "right": table.T})
+    assert [label.get_text() for label in other.axes[1].get_yticklabels()] == ["a", "b"]

@@ -1,6 +1,15 @@
-"""How convolutional networks see: the small package behind the course.
+"""How convolutional networks see: the package behind the course.
 
-Start with `vislib.core` (one mechanism for all explanations), then a family of methods
-(`vislib.explain.gradients`, `vislib.explain.cam`), then what they are measured with (`vislib.measure.energy`,
-`vislib.measure.benchmark`). The notebooks walk through all of it.
+    core, layers, maps  shared by all methods: backward rules, layers of a model, attribution maps
+    explain             attribution methods: (model, x, target) → attribution map
+    features            functions of a layer: units, receptive fields, patches, neighbours
+    synthesis, attacks  images made by optimisation: activation maximisation, adversarial examples
+    measure             attribution maps in, numbers out; the registry of methods, the benchmark
+    data, nets          images with annotations; the course's networks and torchvision's
+    scratch             perceptron, backpropagation and convolution in NumPy
+    show                figures
+    checks, widgets     the exercises and interactive figures of the notebooks
+    notebooks, doctor, cli  run and publish the notebooks, check a machine, the command line
+
+Start with `vislib.core` (one mechanism for all explanations) and `vislib.explain.gradients`.
 """

@@ -1,4 +1,8 @@
-"""Is everything there that the course needs? Looks without the network, and says what to do."""
+"""Check this machine and the course's files, without a network connection, and advise what to do.
+
+Each check is a function without arguments that returns a `Finding`. `CHECKS` lists them in the
+order in which they run.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,6 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -21,43 +24,30 @@ GIB = 2**30
 
 
 class Finding(NamedTuple):
-    """What one check found. A finding that is `ok` can still hold advice."""
+    """The result of one check.
+
+    Attributes:
+        ok: whether the check passed.
+        what: the observation, in a few words.
+        advice: what to do; a check that passed can have some, too.
+    """
 
     ok: bool
     what: str
     advice: str = ""
 
 
+SET_UP = "Set the course up again, as the README describes: uv sync, or conda env update."
+
+
 def report() -> None:
-    """Print what was found, for a notebook: a healthy machine prints the same as any other."""
+    """Print the result of all checks for a notebook: the same text on every healthy machine."""
     print(text(examine()))
 
 
 def examine() -> list[Finding]:
-    """Run all checks; one that breaks is a finding too.
-
-    A kernel takes a second to start, PyTorch takes longer to load: the one happens meanwhile.
-    """
-    with ThreadPoolExecutor(1) as beside:
-        kernel = (
-            beside.submit(_run, notebook_kernel) if notebook_kernel in CHECKS.values() else None
-        )
-        return [
-            kernel.result() if kernel and check is notebook_kernel else _run(check)
-            for check in CHECKS.values()
-        ]
-
-
-def text(findings: list[Finding], *, details: bool = False) -> str:
-    """The findings line by line, and one line that sums up."""
-    lines = []
-    for name, finding in zip(CHECKS, findings, strict=True):
-        mark = "✗" if not finding.ok else "!" if finding.advice else "✓"
-        told = details or mark != "✓"
-        lines.append(f"{mark} {name}: {finding.what}" if told else f"{mark} {name}")
-        lines += [f"    {finding.advice}"] * bool(finding.advice)
-    well = all(finding.ok for finding in findings)
-    return "\n".join([*lines, "All is well." if well else "Something is wrong: see ✗ above."])
+    """Run all checks, and return a finding for each; a check that raises has failed."""
+    return [_run(check) for check in CHECKS.values()]
 
 
 def _run(check: Callable[[], Finding]) -> Finding:
@@ -67,26 +57,54 @@ def _run(check: Callable[[], Finding]) -> Finding:
         return Finding(False, f"{type(error).__name__}: {error}", SET_UP)
 
 
-SET_UP = "Set the course up again, as the README says: uv sync, or conda env update."
+def text(findings: list[Finding], *, details: bool = False) -> str:
+    """Format findings for reading.
+
+    Args:
+        findings: one for each check, in the order of `CHECKS`.
+        details: whether to show the observation also where all is as it should be.
+
+    Returns:
+        One line for each finding, marked ✓ (passed), ! (passed, with advice) or ✗ (failed), each
+        with its advice below, and the `summary` as the last line.
+    """
+    lines = []
+    for name, finding in zip(CHECKS, findings, strict=True):
+        mark = "✗" if not finding.ok else "!" if finding.advice else "✓"
+        shown = details or mark != "✓"
+        lines.append(f"{mark} {name}: {finding.what}" if shown else f"{mark} {name}")
+        lines += [f"    {finding.advice}"] * bool(finding.advice)
+    return "\n".join([*lines, summary(findings)])
+
+
+def summary(findings: list[Finding]) -> str:
+    """One line on all findings: how many failed, or that none did."""
+    failed = sum(not finding.ok for finding in findings)
+    if not failed:
+        return "All checks passed."
+    return f"{failed} check{'s' * (failed > 1)} failed; see the lines marked ✗"
+
+
+# --- The checks -----------------------------------------------------------------------------------
 
 
 def python() -> Finding:
-    """The version of Python is one that the course is made for."""
+    """Check that the course supports this version of Python."""
     from packaging.specifiers import SpecifierSet
 
-    wanted = metadata.metadata("vislib")["Requires-Python"] or ""
+    required = metadata.metadata("vislib")["Requires-Python"] or ""
     version = ".".join(map(str, sys.version_info[:3]))
-    if version in SpecifierSet(wanted):
+    if version in SpecifierSet(required):
         return Finding(True, f"{version} in {sys.prefix}")
-    return Finding(False, f"{version}, the course needs {wanted}", SET_UP)
+    return Finding(False, f"{version}, but the course needs {required}", SET_UP)
 
 
 def packages() -> Finding:
-    """All packages are there, in the versions that the course was tested with."""
+    """Check that all packages are installed, in the versions that were tested."""
     from packaging.requirements import Requirement
 
     needed = [Requirement(line) for line in metadata.requires("vislib") or []]
-    names = [each.name for each in needed if not each.marker or each.marker.evaluate()]
+    names = [one.name for one in needed if not one.marker or one.marker.evaluate()]
     missing = [name for name in names if _version(name) is None]
     if missing:
         return Finding(False, f"{', '.join(missing)} missing", SET_UP)
@@ -100,7 +118,7 @@ def packages() -> Finding:
     if others:
         return Finding(True, ", ".join(others), f"If something does not work: {SET_UP}")
     tested = ", in the versions that were tested" * bool(_pins())
-    return Finding(True, f"all {len(names)} are there{tested}")
+    return Finding(True, f"all {len(names)} are installed{tested}")
 
 
 def _version(name: str) -> str | None:
@@ -111,7 +129,7 @@ def _version(name: str) -> str | None:
 
 
 def _pins() -> list[str]:
-    """The tested versions, where the course's own folder is at hand."""
+    """The tested versions; empty if the folder of the course is missing."""
     if not PYPROJECT.is_file():
         return []
     with PYPROJECT.open("rb") as file:
@@ -119,7 +137,7 @@ def _pins() -> list[str]:
 
 
 def torch() -> Finding:
-    """PyTorch computes, and differentiates, on each device that it says it has."""
+    """Check that PyTorch computes a convolution and its gradient on each available device."""
     import torch
 
     gpu = "cuda" if torch.cuda.is_available() else "mps" if torch.mps.is_available() else None
@@ -133,8 +151,8 @@ def torch() -> Finding:
 
 
 def memory_and_disk() -> Finding:
-    """2 GB of memory and 1 GB of disk are free."""
-    import psutil  # comes with the notebook kernel
+    """Check that 2 GB of memory and 1 GB of disk are free."""
+    import psutil  # installed with the notebook kernel
 
     memory = psutil.virtual_memory().available / GIB
     disk = shutil.disk_usage(Path.cwd()).free / GIB
@@ -142,26 +160,26 @@ def memory_and_disk() -> Finding:
     if memory < 2:
         return Finding(False, what, "A notebook needs up to 2 GB: close other programs.")
     if disk < 1:
-        return Finding(False, what, "Delete what you no longer need: 1 GB should be free.")
+        return Finding(False, what, "Delete files that you no longer need: 1 GB should be free.")
     return Finding(True, what)
 
 
 def write_access() -> Finding:
-    """Files can be written where we are, and in the folder for temporary files."""
+    """Check that files can be written to the current folder and to the temporary folder."""
     for folder in (Path.cwd(), Path(tempfile.gettempdir())):
         try:
             with tempfile.TemporaryFile(dir=folder) as file:
                 file.write(b"vislib")
         except OSError as error:
-            advice = "Copy the course into a folder of your own, such as your home folder."
-            return Finding(False, f"cannot write into {folder}: {error.strerror}", advice)
+            advice = "Copy the course to a folder that you can write to, such as your home folder."
+            return Finding(False, f"cannot write to {folder}: {error.strerror}", advice)
     return Finding(True, str(Path.cwd()))
 
 
 def notebook_kernel() -> Finding:
-    """A notebook's kernel starts, and finds `vislib`."""
+    """Check that a notebook kernel starts and can import `vislib`."""
     if "ipykernel" in sys.modules:
-        return Finding(True, "this is one")
+        return Finding(True, "this code runs in one")
     from jupyter_client.manager import start_new_kernel
 
     manager, client = start_new_kernel(
@@ -175,13 +193,16 @@ def notebook_kernel() -> Finding:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
     if reply["content"]["status"] != "ok":
-        advice = f"Its kernel is of another Python: in this one run jupyter lab. {SET_UP}"
-        return Finding(False, "a kernel starts, but does not find vislib", advice)
-    return Finding(True, "starts and finds vislib")
+        advice = (
+            "The notebook's kernel uses another Python. Start Jupyter with "
+            f"{sys.executable} -m jupyterlab. {SET_UP}"
+        )
+        return Finding(False, "a kernel starts, but cannot import vislib", advice)
+    return Finding(True, "starts and imports vislib")
 
 
 def widgets() -> Finding:
-    """A slider can be made, and JupyterLab has the part that draws it."""
+    """Check that sliders can be displayed: ipywidgets, and its extension for JupyterLab."""
     import ipywidgets
     from jupyter_core.paths import jupyter_path
 
@@ -189,18 +210,18 @@ def widgets() -> Finding:
     bundle = slider._repr_mimebundle_()
     slider.close()
     if "application/vnd.jupyter.widget-view+json" not in bundle:
-        return Finding(False, "a slider has no picture", SET_UP)
-    part = "@jupyter-widgets/jupyterlab-manager"
-    if not any((Path(folder) / part).is_dir() for folder in jupyter_path("labextensions")):
-        return Finding(False, f"JupyterLab lacks {part}", SET_UP)
+        return Finding(False, "sliders cannot be displayed (ipywidgets is not enabled)", SET_UP)
+    extension = "@jupyter-widgets/jupyterlab-manager"
+    if not any((Path(folder) / extension).is_dir() for folder in jupyter_path("labextensions")):
+        return Finding(False, f"JupyterLab lacks the extension {extension}", SET_UP)
     return Finding(True, f"ipywidgets {ipywidgets.__version__}")
 
 
-def data_and_nets() -> Finding:
-    """Every file of `data/` is as it was shipped."""
+def data_files() -> Finding:
+    """Check that every file of `data/` has its original content."""
     again = "Fetch the folder data/ again: git checkout -- data, or a fresh copy of the course."
     if not SUMS.is_file():
-        return Finding(False, f"there is no {SUMS}", again)
+        return Finding(False, f"{SUMS} does not exist", again)
     wrong = []
     lines = SUMS.read_text(encoding="utf-8").splitlines()
     for line in lines:
@@ -212,7 +233,7 @@ def data_and_nets() -> Finding:
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         return Finding(False, f"{', '.join(wrong[:3])}{more}", again)
-    return Finding(True, f"{len(lines)} files are whole")
+    return Finding(True, f"{len(lines)} files are unchanged")
 
 
 CHECKS: dict[str, Callable[[], Finding]] = {
@@ -223,14 +244,18 @@ CHECKS: dict[str, Callable[[], Finding]] = {
     "write access": write_access,
     "notebook kernel": notebook_kernel,
     "widgets": widgets,
-    "data and nets": data_and_nets,
+    "data and networks": data_files,
 }
 
 
-def write_checksums() -> int:
-    """Write the list that `data_and_nets` compares with (`sha256sum -c` reads it); give its length.
+# --- For maintainers ------------------------------------------------------------------------------
 
-    Texts for people (.md) and hidden files are not in it.
+
+def write_checksums() -> int:
+    """Write the checksums that `data_files` compares with, and return their number.
+
+    The list covers all files of `data/` except texts (.md), Python scripts, unfinished downloads
+    and hidden files. ``sha256sum -c`` can read it.
     """
     files = sorted(
         path.relative_to(DATA).as_posix()

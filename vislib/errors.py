@@ -1,22 +1,32 @@
-"""The one error that the package raises for data that it cannot use."""
+"""The error for data from outside that the package cannot use."""
+
+from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Data from outside that cannot be used: a bad file, an unknown name, a failed download.
+    """Unusable data from outside: a bad file, an unknown name, a failed download.
 
-    The message says what was wrong, in which file or value, and what to do about it.
+    The message says what is wrong, in which file or value, and what to do about it.
     """
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a hint for a misspelt name: ``did you mean 'zebra'?``, or the known names.
+    """A hint for a misspelt name.
+
+    >>> nearest("zebar", ["dog", "zebra"])
+    "did you mean 'zebra'?"
+    >>> nearest("unicorn", ["dog", "zebra"])
+    'known are: dog, zebra'
 
     Args:
-        name: what was asked for.
-        known: the names that would have been right.
+        name: the name that was given.
+        known: the valid names.
+
+    Returns:
+        Up to three similar names as a question, or all known names if none is similar.
     """
     names = list(known)
     by_lower_case = {n.lower(): n for n in names}

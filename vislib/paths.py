@@ -1,4 +1,6 @@
-"""Where the files that ship with the course lie, and those of the user."""
+"""The folder of the files that ship with the course, and help with the files of the user."""
+
+from __future__ import annotations
 
 import os
 from pathlib import Path
@@ -9,7 +11,11 @@ DATA = Path(__file__).resolve().parent.parent / "data"
 
 
 def at_home(path: str | Path) -> Path:
-    """The path, with ``~`` for the home folder; `InputError` where nobody has such a home."""
+    """The path, with the home folder in place of ``~``.
+
+    Raises:
+        InputError: the home folder cannot be determined.
+    """
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
@@ -17,7 +23,14 @@ def at_home(path: str | Path) -> Path:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a stop at any moment leaves the old one, or none, or the new one."""
+    """Write a file in one step.
+
+    An interruption leaves the old file, no file or the new one, but never a part of it.
+
+    Args:
+        path: the file; its folder must exist.
+        content: all bytes of the file.
+    """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     unfinished.write_bytes(content)
     unfinished.replace(path)

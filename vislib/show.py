@@ -1,8 +1,8 @@
-"""Pictures: explanations as colours, several pictures side by side, and every figure with alt text.
+"""Figures: attribution maps as colours, several images side by side, and alt text for every figure.
 
-Explanations stay raw and signed everywhere else; only here are they scaled for the eye. Signed maps
-use a scale that diverges around zero (blue below, white zero, red above), maps without negative
-values a sequential one; both can be told apart without colour vision and in grey print.
+Attribution maps stay raw and signed in all other modules; only this one scales them for display.
+Signed maps get a scale that diverges around zero (blue below, white at zero, red above), maps
+without negative values a sequential one. Both are legible without colour vision and in grey print.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SEQUENTIAL = "inferno"
 DIVERGING = "RdBu_r"
-# Okabe and Ito's colours: distinguishable with every kind of colour vision.
+# Okabe and Ito's colours, which are distinguishable with every kind of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", "-.", ":", (0, (4, 1, 1, 1, 1, 1)), (0, (8, 2)))
-_MARKS = ("o", "s", "^", "D", "v", "P", "X")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _STYLE: dict[Any, Any] = {
     "figure.dpi": 110,
     "font.size": 13,
@@ -39,15 +41,32 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
 }
 
-Picture = Tensor | np.ndarray | Image.Image
+ImageLike = Tensor | np.ndarray | Image.Image
+Window = tuple[int, int, int, int]
+
+
+# --- Attribution maps as colours ------------------------------------------------------------------
 
 
 def heat(maps: Tensor, *, percentile: float = 99.5) -> np.ndarray:
-    """Colours for one raw map, C×H×W or H×W, as H×W×3 floats in [0, 1].
+    """Colours for one attribution map.
 
-    Channels are added up first. The scale ends at the given percentile of ``|map|``, so that a few
-    large values do not leave the rest black; zero is white in signed maps and black in others. A
-    map that is zero everywhere gives the colour of zero.
+    Channels are added up first. Zero is white in a signed map and black in any other. A map that
+    is zero everywhere gets the colour of zero.
+
+    >>> signed = torch.tensor([[-1.0, 0.0, 1.0]])
+    >>> heat(signed).shape
+    (1, 3, 3)
+    >>> bool((heat(signed)[0, 1] > 0.96).all())  # zero is white
+    True
+
+    Args:
+        maps: raw and signed, C×H×W or H×W.
+        percentile: the percentile of ``|map|`` at which the colour scale ends, from 0 to 100. Below
+            100, a few large values do not leave all others black.
+
+    Returns:
+        RGB values in [0, 1], H×W×3.
     """
     import matplotlib
 
@@ -60,10 +79,20 @@ def heat(maps: Tensor, *, percentile: float = 99.5) -> np.ndarray:
 
 
 def coarse(maps: Tensor, block: int) -> Tensor:
-    """A C×H×W map in squares of block×block pixels: 1×⌈H/block⌉×⌈W/block⌉, for a small picture.
+    """A map in squares of block×block pixels, for a small figure.
 
-    Channels are added up, then each square shows its value of largest magnitude, with its sign. A
-    fine map would lose its single pixels, or mix red and blue, where the picture is shown smaller.
+    Channels are added up. Each square then gets its value of largest magnitude, with the sign. When
+    a fine map is reduced in any other way, single pixels vanish, or red and blue mix.
+
+    >>> coarse(torch.tensor([[[1.0, -3.0, 0.0], [2.0, 0.0, 5.0]]]), 2)
+    tensor([[[-3.,  5.]]])
+
+    Args:
+        maps: C×H×W.
+        block: the side of a square in pixels.
+
+    Returns:
+        The smaller map, 1×⌈H/block⌉×⌈W/block⌉.
     """
     total = maps.sum(dim=0, keepdim=True)
     top, low = (
@@ -72,35 +101,65 @@ def coarse(maps: Tensor, block: int) -> Tensor:
     return torch.where(top >= low, top, -low)
 
 
-def overlay(image: Picture, maps: Tensor, *, opacity: float = 0.55) -> np.ndarray:
-    """A map's colours (C×h×w, upsampled if need be) laid over the grey image: H×W×3 in [0, 1]."""
-    rgb = picture(image)
-    grey = rgb.mean(axis=2, keepdims=True).repeat(3, axis=2)
-    if maps.shape[-2:] != rgb.shape[:2]:
+def overlay(image: ImageLike, maps: Tensor, *, opacity: float = 0.55) -> np.ndarray:
+    """A map's colours over the grey image.
+
+    >>> overlay(torch.zeros(3, 8, 8), torch.rand(1, 2, 2), opacity=0).max()
+    np.float64(0.0)
+
+    Args:
+        image: in any form that `rgb` takes, H×W pixels.
+        maps: one map, C×h×w; upsampled bilinearly if its size differs from that of the image.
+        opacity: the weight of the colours, from 0 to 1.
+
+    Returns:
+        RGB values in [0, 1], H×W×3.
+    """
+    pixels = rgb(image)
+    grey = pixels.mean(axis=2, keepdims=True).repeat(3, axis=2)
+    if maps.shape[-2:] != pixels.shape[:2]:
         maps = torch.nn.functional.interpolate(
-            maps[None], size=rgb.shape[:2], mode="bilinear", align_corners=False
+            maps[None], size=pixels.shape[:2], mode="bilinear", align_corners=False
         )[0]
     return (1 - opacity) * grey + opacity * heat(maps, percentile=100)
 
 
-def outline(
-    image: Picture, mask: np.ndarray, *, colour: str = COLOURS[4], width: int = 3
-) -> np.ndarray:
-    """The image with the border of a boolean H×W mask drawn in: H×W×3 in [0, 1]."""
-    from matplotlib.colors import to_rgb
-    from scipy.ndimage import binary_dilation, binary_erosion
+def tinted(maps: Tensor, *, percentile: float = 99, blur: float = 0) -> np.ndarray:
+    """A signed map with its three channels as red, green and blue, and mid-grey at zero.
 
-    rgb = picture(image).copy()
-    outside = width // 2  # scipy takes 0 iterations for "until nothing changes"
-    grown = binary_dilation(mask, iterations=outside) if outside else mask
-    rgb[grown & ~binary_erosion(mask, iterations=width - outside)] = to_rgb(colour)
-    return rgb
+    The literature shows the maps of the deconvnet and of guided backprop in this way.
+
+    >>> tinted(torch.zeros(3, 2, 2))[0, 0]
+    array([0.5, 0.5, 0.5])
+
+    Args:
+        maps: raw and signed, 3×H×W.
+        percentile: the percentile of ``|map|`` at which the scale ends, from 0 to 100.
+        blur: the standard deviation in pixels of a Gaussian that smooths the map first.
+
+    Returns:
+        RGB values in [0, 1], H×W×3.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    values = gaussian_filter(maps.detach().cpu().double().numpy(), (0, blur, blur))
+    size = np.abs(values)
+    top = np.percentile(size, percentile) or size.max() or 1.0
+    return np.moveaxis(np.clip(0.5 + 0.5 * values / top, 0, 1), 0, -1)
 
 
-def picture(image: Picture) -> np.ndarray:
-    """Any picture as H×W×3 floats in [0, 1].
+# --- Images ---------------------------------------------------------------------------------------
 
-    It may be a tensor 3×H×W, 1×H×W or H×W, an array H×W×3 or H×W, or a PIL image.
+
+def rgb(image: ImageLike) -> np.ndarray:
+    """The RGB values of an image, H×W×3 in [0, 1].
+
+    >>> rgb(torch.rand(1, 4, 6)).shape
+    (4, 6, 3)
+
+    Args:
+        image: a tensor 3×H×W, 1×H×W or H×W; an array H×W×3 or H×W of values in [0, 1], of bytes or
+            of booleans; or a PIL image.
     """
     if isinstance(image, Image.Image):
         return np.asarray(image.convert("RGB"), dtype=np.float64) / 255
@@ -110,9 +169,113 @@ def picture(image: Picture) -> np.ndarray:
     return array if array.ndim == 3 else array[..., None].repeat(3, axis=2)
 
 
+def outline(
+    image: ImageLike, mask: np.ndarray, *, colour: str = COLOURS[4], width: int = 3
+) -> np.ndarray:
+    """The image with the border of a mask drawn on it.
+
+    >>> mask = np.zeros((9, 9), dtype=bool)
+    >>> mask[3:6, 3:6] = True
+    >>> int((outline(np.zeros((9, 9)), mask, width=1).max(axis=2) > 0).sum())
+    8
+
+    Args:
+        image: in any form that `rgb` takes, H×W pixels.
+        mask: boolean, H×W.
+        colour: a colour of matplotlib.
+        width: the width of the line in pixels, half of it inside the mask.
+
+    Returns:
+        RGB values in [0, 1], H×W×3.
+    """
+    from matplotlib.colors import to_rgb
+    from scipy.ndimage import binary_dilation, binary_erosion
+
+    pixels = rgb(image).copy()
+    outside = width // 2
+    # SciPy reads 0 iterations as "until nothing changes".
+    grown = binary_dilation(mask, iterations=outside) if outside else mask
+    pixels[grown & ~binary_erosion(mask, iterations=width - outside)] = to_rgb(colour)
+    return pixels
+
+
+def frame(
+    image: ImageLike,
+    box: Sequence[float],
+    *,
+    colour: str = COLOURS[4],
+    width: int = 2,
+    dashed: bool = False,
+) -> np.ndarray:
+    """The image with the border of a box drawn on it, inside the box.
+
+    >>> framed = frame(np.zeros((9, 9)), (2, 2, 5, 5), width=1)
+    >>> int((framed.max(axis=2) > 0).sum())
+    16
+
+    Args:
+        image: in any form that `rgb` takes, H×W pixels.
+        box: (x, y, width, height) in pixels of the image, as in COCO. An empty box draws nothing.
+        colour: a colour of matplotlib.
+        width: the width of the line in pixels.
+        dashed: whether to draw dashes, so that two boxes differ by more than their colours.
+
+    Returns:
+        RGB values in [0, 1], H×W×3.
+    """
+    from matplotlib.colors import to_rgb
+
+    pixels = rgb(image).copy()
+    height, wide = pixels.shape[:2]
+    left, top = max(round(box[0]), 0), max(round(box[1]), 0)
+    right, bottom = min(round(box[0] + box[2]), wide), min(round(box[1] + box[3]), height)
+    inside, border = np.zeros((2, height, wide), dtype=bool)
+    inside[top:bottom, left:right] = True
+    border[top:bottom, left:right] = True
+    border[top + width : bottom - width, left + width : right - width] = False
+    if dashed:
+        dash = max(4, wide // 24)
+        rows, columns = np.indices(border.shape)
+        border &= (rows - top + columns - left) // dash % 2 == 0
+    pixels[border & inside] = to_rgb(colour)
+    return pixels
+
+
+def mosaic(
+    images: Sequence[ImageLike] | Tensor, *, columns: int = 8, gap: int = 1, scale: int = 1
+) -> np.ndarray:
+    """Many small images of one size as the tiles of one image, with white between the tiles.
+
+    >>> mosaic(torch.rand(6, 3, 4, 4), columns=3).shape  # 2 rows of 3 tiles
+    (9, 14, 3)
+
+    Args:
+        images: N images, each in a form that `rgb` takes; also a tensor N×3×h×w, N×1×h×w or N×h×w.
+        columns: the tiles in a row.
+        gap: the pixels between tiles, after scaling.
+        scale: the side in pixels of the square that each pixel becomes.
+
+    Returns:
+        RGB values in [0, 1], H×W×3.
+    """
+    tiles = [rgb(image).repeat(scale, axis=0).repeat(scale, axis=1) for image in images]
+    height, width = tiles[0].shape[:2]
+    columns = min(columns, len(tiles))
+    rows = -(-len(tiles) // columns)
+    whole = np.ones((rows * (height + gap) - gap, columns * (width + gap) - gap, 3))
+    for number, tile in enumerate(tiles):
+        row, column = divmod(number, columns)
+        top, left = row * (height + gap), column * (width + gap)
+        whole[top : top + height, left : left + width] = tile
+    return whole
+
+
+# --- Figures with alt text ------------------------------------------------------------------------
+
+
 @contextmanager
 def style() -> Iterator[None]:
-    """The course's one look for matplotlib, for the length of the block."""
+    """Give matplotlib the course's style inside the block."""
     import matplotlib
 
     with matplotlib.rc_context(_STYLE):
@@ -120,11 +283,17 @@ def style() -> Iterator[None]:
 
 
 def display(figure: Figure, alt: str) -> None:
-    """Show a matplotlib figure in the notebook with its `alt` text, and close it.
+    """Show a figure in the notebook with its alt text, and close it.
 
-    `alt` says in a sentence what a person who cannot see the picture should know. ``ValueError``
-    without it. Lines and letters are sharp and small as PNG; a figure full of photographs takes
-    megabytes so, and is stored as JPEG where that saves a third or more.
+    Lines and letters are sharp and small in a PNG. A figure full of photographs would take
+    megabytes, so it is stored as JPEG if that saves a third or more.
+
+    Args:
+        figure: of matplotlib.
+        alt: what a reader who cannot see the figure should know, in a sentence.
+
+    Raises:
+        ValueError: `alt` is empty.
     """
     import matplotlib.pyplot as plt
 
@@ -140,9 +309,24 @@ def display(figure: Figure, alt: str) -> None:
         _show(png.getvalue(), "png", alt)
 
 
+def photograph(image: ImageLike, *, alt: str) -> None:
+    """Show one large image pixel for pixel, as JPEG.
+
+    Args:
+        image: in any form that `rgb` takes.
+        alt: what a reader who cannot see the image should know, in a sentence.
+
+    Raises:
+        ValueError: `alt` is empty.
+    """
+    _check_alt(alt)
+    pixels = np.uint8(np.round(255 * np.clip(rgb(image), 0, 1)))
+    _show(_jpeg(Image.fromarray(pixels)), "jpeg", alt)
+
+
 def _check_alt(alt: str) -> None:
     if not alt.strip():
-        raise ValueError("every figure needs alt text: say what the picture shows")
+        raise ValueError("every figure needs alt text, got none: describe what the figure shows")
 
 
 def _jpeg(image: Image.Image) -> bytes:
@@ -159,19 +343,39 @@ def _show(data: bytes, kind: str, alt: str) -> None:
 
 
 def panels(
-    pictures: Mapping[str, Picture], *, alt: str, columns: int = 5, size: float = 2.9
+    images: Mapping[str, ImageLike], *, alt: str, columns: int = 5, size: float = 2.9
 ) -> None:
-    """Show pictures side by side under their titles, `columns` a row, each `size` inches wide."""
-    display(grid(pictures, columns=columns, size=size), alt)
+    """Show images side by side under their titles.
+
+    Args:
+        images: title to image, each in a form that `rgb` takes.
+        alt: what a reader who cannot see the figure should know, in a sentence.
+        columns: the images in a row, at most.
+        size: the width of an image in inches.
+
+    Raises:
+        ValueError: `alt` is empty.
+    """
+    display(grid(images, columns=columns, size=size), alt)
 
 
-def grid(pictures: Mapping[str, Picture], *, columns: int = 5, size: float = 2.9) -> Figure:
-    """The figure that `panels` shows."""
+def grid(images: Mapping[str, ImageLike], *, columns: int = 5, size: float = 2.9) -> Figure:
+    """The figure that `panels` shows.
+
+    >>> figure = grid({"left": torch.rand(3, 8, 8), "right": torch.rand(3, 8, 8)})
+    >>> [axis.get_title() for axis in figure.axes]
+    ['left', 'right']
+
+    Args:
+        images: as in `panels`.
+        columns: as in `panels`.
+        size: as in `panels`.
+    """
     import matplotlib.pyplot as plt
 
-    columns = min(columns, len(pictures))
-    rows = -(-len(pictures) // columns)
-    arrays = [picture(image) for image in pictures.values()]
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    arrays = [rgb(image) for image in images.values()]
     tallest = max(array.shape[0] / array.shape[1] for array in arrays)
     with style():
         figure, axes = plt.subplots(
@@ -183,10 +387,13 @@ def grid(pictures: Mapping[str, Picture], *, columns: int = 5, size: float = 2.9
         )
         for axis in axes.flat:
             axis.axis("off")
-        for axis, title, array in zip(axes.flat, pictures, arrays, strict=False):
+        for axis, title, array in zip(axes.flat, images, arrays, strict=False):
             axis.imshow(array, interpolation="nearest")
             axis.set_title(title)
     return figure
+
+
+# --- Curves ---------------------------------------------------------------------------------------
 
 
 def curves(
@@ -199,15 +406,24 @@ def curves(
     size: tuple[float, float] = (5.2, 3.9),
     **limits: Any,
 ) -> None:
-    """Show lines, ``{title: {label: (x values, y values)}}``: one axis for each title.
+    """Show lines in one or several axes side by side.
 
-    The lines differ by colour, dashes and marks (a few on each line, at the same distance on paper
-    also where x is logarithmic). Whole numbers along x get whole ticks. `x` and `y` name the axes,
-    `log` (``"y"``, ``"x"``, ``"xy"``) makes them logarithmic, `limits` goes to ``Axes.set``
-    (``ylim=…``).
+    The lines differ by colour, dashes and markers. If all x values are whole numbers, so are the
+    ticks.
+
+    Args:
+        axes: title to the lines of one axis; these are label to (x values, y values).
+        alt: what a reader who cannot see the figure should know, in a sentence.
+        x: the label of the x axes.
+        y: the label of the first y axis.
+        log: the logarithmic axes: ``"x"``, ``"y"`` or ``"xy"``.
+        size: the width and height of one axis in inches.
+        **limits: passed on to ``Axes.set``, such as ``ylim=(0, 1)``.
+
+    Raises:
+        ValueError: `alt` is empty.
     """
     import matplotlib.pyplot as plt
-    from matplotlib.ticker import MaxNLocator
 
     width, height = size
     with style():
@@ -215,190 +431,216 @@ def curves(
             1, len(axes), figsize=(width * len(axes), height), squeeze=False, layout="constrained"
         )
         for axis, (title, lines) in zip(row[0], axes.items(), strict=True):
-            for number, (label, (across, up)) in enumerate(lines.items()):
-                axis.plot(
-                    across,
-                    up,
-                    lw=2.4,
-                    color=COLOURS[number % len(COLOURS)],
-                    ls=_DASHES[number % len(_DASHES)],
-                    marker=_MARKS[number % len(_MARKS)],
-                    markevery=_marked(across, number / len(lines), log="x" in log),
-                    ms=7,
-                    label=label,
-                )
-            axis.set(title=title, xlabel=x, xscale="log" if "x" in log else "linear")
-            whole = all(np.all(np.mod(across, 1) == 0) for across, _ in lines.values())
-            if whole and "x" not in log:
-                axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
-            axis.set(yscale="log" if "y" in log else "linear", **limits)
-            axis.grid(alpha=0.3)
-            if len(lines) > 1:
-                axis.legend(fontsize=11)
+            _draw_lines(axis, lines, log)
+            axis.set(title=title, xlabel=x, **limits)
         row[0][0].set_ylabel(y)
         display(figure, alt)
 
 
+def _draw_lines(axis: Axes, lines: Mapping[str, tuple[Any, Any]], log: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for number, (label, (across, up)) in enumerate(lines.items()):
+        axis.plot(
+            across,
+            up,
+            lw=2.4,
+            color=COLOURS[number % len(COLOURS)],
+            ls=_DASHES[number % len(_DASHES)],
+            marker=_MARKERS[number % len(_MARKERS)],
+            markevery=_marked(across, number / len(lines), log="x" in log),
+            ms=7,
+            label=label,
+        )
+    axis.set(xscale="log" if "x" in log else "linear")
+    whole = all(np.all(np.mod(across, 1) == 0) for across, _ in lines.values())
+    if whole and "x" not in log:
+        axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
+    axis.set(yscale="log" if "y" in log else "linear")
+    axis.grid(alpha=0.3)
+    if len(lines) > 1:
+        axis.legend(fontsize=11)
+
+
 def _marked(across: Any, shift: float, *, log: bool) -> list[int]:
-    """Which points of a line get a mark: all of up to 15, else about 8, the first after `shift`."""
+    """The points of a line that get a marker: all of up to 15 points, otherwise about 8.
+
+    These 8 are at equal distances on paper, also on a logarithmic axis. `shift`, from 0 to 1, moves
+    them along, so that markers of different lines do not cover each other.
+    """
     count = len(across)
     if count <= 15:
         return list(range(count))
     if not log:
         every = count // 8
         return list(range(int(shift * every), count, every))
-    places = np.log(np.asarray(across, dtype=np.float64))
-    wanted = np.linspace(places[0], places[-1], 9)[:-1]
-    wanted = wanted + shift * (wanted[1] - wanted[0])
-    return sorted({int(np.abs(places - place).argmin()) for place in wanted})
+    positions = np.log(np.asarray(across, dtype=np.float64))
+    targets = np.linspace(positions[0], positions[-1], 9)[:-1]
+    targets = targets + shift * (targets[1] - targets[0])
+    return sorted({int(np.abs(positions - target).argmin()) for target in targets})
+
+
+# --- Matrices -------------------------------------------------------------------------------------
 
 
 def matrices(
-    arrays: Mapping[str, np.ndarray],
+    arrays: Mapping[str, np.ndarray | pd.DataFrame],
     *,
     alt: str,
-    frames: Mapping[str, tuple[int, int, int, int]] | None = None,
+    frames: Mapping[str, Window] | None = None,
     limits: Mapping[str, tuple[float, float]] | None = None,
     cell: float = 0.46,
 ) -> None:
-    """Show small matrices side by side with their numbers written in the cells.
-
-    All cells have the same size. Colours are pale so that the numbers stay legible: blue below
-    zero, red above in a matrix with negative entries, white to orange in one without. NaN is drawn
-    as an empty, hatched cell.
+    """Show small matrices side by side, with their numbers in the cells.
 
     Args:
-        arrays: title to matrix, H×W.
-        alt: what a person who cannot see the picture should know.
-        frames: title to (top, bottom, left, right), the ends exclusive: a thick frame drawn there.
-        limits: title to the (lowest, highest) value that the colours are for. By default those of
-            the matrix itself; give them where figures that belong together are to be compared.
-        cell: the side of a cell in inches.
-    """
-    import matplotlib
-    import matplotlib.pyplot as plt
-    from matplotlib.patches import Rectangle
+        arrays: as in `matrix_figure`.
+        alt: what a reader who cannot see the figure should know, in a sentence.
+        frames: as in `matrix_figure`.
+        limits: as in `matrix_figure`.
+        cell: the width of a cell in inches.
 
-    shapes = [np.shape(array) for array in arrays.values()]
+    Raises:
+        ValueError: `alt` is empty.
+    """
+    display(matrix_figure(arrays, frames=frames, limits=limits, cell=cell), alt)
+
+
+def matrix_figure(
+    arrays: Mapping[str, np.ndarray | pd.DataFrame],
+    *,
+    frames: Mapping[str, Window] | None = None,
+    limits: Mapping[str, tuple[float, float]] | None = None,
+    cell: float = 0.46,
+) -> Figure:
+    """The figure that `matrices` shows: arrays, or data frames with the names of rows and columns.
+
+    Colours are pale so that the numbers stay legible: blue below zero and red above it in a matrix
+    with negative entries, white to orange in any other. NaN is an empty, hatched cell.
+
+    >>> figure = matrix_figure({"a": np.eye(2), "b": np.array([[-1.5, np.nan]])})
+    >>> [text.get_text() for text in figure.axes[1].texts]
+    ['−1.5']
+
+    Args:
+        arrays: title to matrix, H×W. If all are data frames, the names of rows and columns are
+            written beside the cells. Rows that are the same in all of them are named once.
+        frames: title to (top, bottom, left, right), the ends exclusive: the cells that get a thick
+            frame.
+        limits: title to the (lowest, highest) value of the colour scale; by default 0 and the
+            extremes of the matrix, or only the extremes in a data frame. Give them if the figure
+            belongs to others with the same quantity.
+        cell: the width of a cell in inches. The height is the same, or 0.55 of it in a data frame.
+    """
+    named = all(hasattr(array, "columns") for array in arrays.values())
+    with style():
+        figure, axes = (_table_axes if named else _array_axes)(list(arrays.values()), cell)
+        for axis, (title, array) in zip(axes, arrays.items(), strict=True):
+            values = np.asarray(array, dtype=np.float64)
+            scale = _extremes((limits or {}).get(title, values), zero=not named)
+            _draw_cells(axis, values, scale, decimals=_decimals(values) if named else None)
+            if frames and title in frames:
+                _draw_frame(axis, frames[title])
+            axis.set_title(title)
+    return figure
+
+
+def _array_axes(arrays: Sequence[Any], cell: float) -> tuple[Figure, list[Axes]]:
+    """Axes for square cells that have the same size in all matrices."""
+    import matplotlib.pyplot as plt
+
+    shapes = [np.shape(array) for array in arrays]
+    # A narrow matrix gets 1.6 inches, because its title is often wider than its cells.
     widths = [max(shape[1] * cell, 1.6) for shape in shapes]
     rows = max(shape[0] for shape in shapes)
-    with style():
-        figure, axes = plt.subplots(
-            1,
-            len(arrays),
-            figsize=(sum(widths) + 0.4 * len(widths), rows * cell + 0.6),
-            width_ratios=widths,
-            squeeze=False,
-            layout="constrained",
-        )
-        for axis, (title, array), width in zip(axes.flat, arrays.items(), widths, strict=True):
-            values = np.asarray(array, dtype=np.float64)
-            colour_range = (limits or {}).get(title, values)
-            top = 1.7 * (np.nanmax(np.abs(colour_range), initial=0) or 1.0)
-            signed = np.nanmin(colour_range, initial=0) < 0
-            colours = matplotlib.colormaps[DIVERGING if signed else "Oranges"].with_extremes(
-                bad="white"
-            )
-            axis.imshow(np.ma.masked_invalid(values), colours, vmin=-top if signed else 0, vmax=top)
-            for (i, j), value in np.ndenumerate(values):
-                box: dict[str, Any] = {"fill": False, "ec": "0.75", "lw": 0.8}
-                if np.isnan(value):
-                    box |= {"hatch": "////"}
-                else:
-                    text = f"{value:.0f}" if value == round(value) else f"{value:.2g}"
-                    axis.text(j, i, text.replace("-", "−"), ha="center", va="center", fontsize=13)
-                axis.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, **box))
-            if frames and title in frames:
-                y0, y1, x0, x1 = frames[title]
-                axis.add_patch(
-                    Rectangle(
-                        (x0 - 0.5, y0 - 0.5),
-                        x1 - x0,
-                        y1 - y0,
-                        fill=False,
-                        ec="black",
-                        lw=3.5,
-                        clip_on=False,
-                    )
-                )
-            beside = (width / cell - values.shape[1]) / 2  # a narrow matrix under a wide title
-            axis.set(xlim=(-0.5 - beside, values.shape[1] - 0.5 + beside), ylim=(rows - 0.5, -0.5))
-            axis.set_title(title)
-            axis.axis("off")
-            axis.set_anchor("N")
-        display(figure, alt)
+    figure, axes = plt.subplots(
+        1,
+        len(arrays),
+        figsize=(sum(widths) + 0.4 * len(widths), rows * cell + 0.6),
+        width_ratios=widths,
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis, shape, width in zip(axes.flat, shapes, widths, strict=True):
+        margin = (width / cell - shape[1]) / 2
+        axis.set(xlim=(-0.5 - margin, shape[1] - 0.5 + margin), ylim=(rows - 0.5, -0.5))
+        axis.set_aspect("equal", anchor="N")
+        axis.axis("off")
+    return figure, list(axes.flat)
 
 
-def mosaic(
-    pictures: Sequence[Picture] | Tensor, *, columns: int = 8, gap: int = 1, scale: int = 1
-) -> np.ndarray:
-    """Many small pictures of one size as tiles of one: H×W×3 in [0, 1], white between the tiles.
+def _table_axes(tables: Sequence[Any], cell: float) -> tuple[Figure, list[Axes]]:
+    """Axes with the names of rows and columns."""
+    import matplotlib.pyplot as plt
 
-    Args:
-        pictures: N of them, each as `picture` takes it; a tensor N×3×h×w, N×1×h×w or N×h×w too.
-        columns: tiles in a row.
-        gap: pixels between tiles, after scaling.
-        scale: each pixel becomes this many to a side.
-    """
-    tiles = [picture(one).repeat(scale, axis=0).repeat(scale, axis=1) for one in pictures]
-    height, width = tiles[0].shape[:2]
-    columns = min(columns, len(tiles))
-    rows = -(-len(tiles) // columns)
-    whole = np.ones((rows * (height + gap) - gap, columns * (width + gap) - gap, 3))
-    for number, tile in enumerate(tiles):
-        row, column = divmod(number, columns)
-        top, left = row * (height + gap), column * (width + gap)
-        whole[top : top + height, left : left + width] = tile
-    return whole
-
-
-def tinted(maps: Tensor, *, percentile: float = 99, blur: float = 0) -> np.ndarray:
-    """A signed 3×H×W map in its own three colours, zero mid-grey: H×W×3 floats in [0, 1].
-
-    The look of the deconvnet's and guided backprop's pictures in the literature. The scale ends at
-    the given percentile of ``|map|``; `blur` smooths with a Gaussian of so many pixels first.
-    """
-    from scipy.ndimage import gaussian_filter
-
-    values = gaussian_filter(maps.detach().cpu().double().numpy(), (0, blur, blur))
-    size = np.abs(values)
-    top = np.percentile(size, percentile) or size.max() or 1.0
-    return np.moveaxis(np.clip(0.5 + 0.5 * values / top, 0, 1), 0, -1)
+    same_rows = all(list(table.index) == list(tables[0].index) for table in tables)
+    longest = max(len(str(name)) for table in tables for name in table.index)
+    width = cell * sum(table.shape[1] for table in tables)
+    names = 0.11 * longest * (1 if same_rows else len(tables)) + 0.4 * len(tables)
+    height = 0.55 * cell * max(len(table) for table in tables)
+    figure, axes = plt.subplots(
+        1,
+        len(tables),
+        figsize=(width + names, height + 1.3),
+        width_ratios=[table.shape[1] for table in tables],
+        squeeze=False,
+        layout="constrained",
+    )
+    for number, (axis, table) in enumerate(zip(axes.flat, tables, strict=True)):
+        height, width = table.shape
+        rows = table.index if number == 0 or not same_rows else [""] * height
+        axis.set_xticks(range(width), table.columns, rotation=30, ha="right")
+        axis.set_yticks(range(height), rows)
+        axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
+    return figure, list(axes.flat)
 
 
-def frame(
-    image: Picture,
-    box: Sequence[float],
-    *,
-    colour: str = COLOURS[4],
-    width: int = 2,
-    dashed: bool = False,
-) -> np.ndarray:
-    """The image with the border of a box drawn in, H×W×3 in [0, 1].
-
-    `box` is COCO's (x, y, width, height) in pixels of the image; the border lies inside it. Draw
-    one of two boxes dashed, so that they differ by more than colour. An empty box draws nothing.
-    """
-    from matplotlib.colors import to_rgb
-
-    rgb = picture(image).copy()
-    height, wide = rgb.shape[:2]
-    left, top = max(round(box[0]), 0), max(round(box[1]), 0)
-    right, bottom = min(round(box[0] + box[2]), wide), min(round(box[1] + box[3]), height)
-    inside, border = np.zeros((2, height, wide), dtype=bool)
-    inside[top:bottom, left:right] = True
-    border[top:bottom, left:right] = True
-    border[top + width : bottom - width, left + width : right - width] = False
-    if dashed:
-        dash = max(4, wide // 24)
-        rows, columns = np.indices(border.shape)
-        border &= (rows - top + columns - left) // dash % 2 == 0
-    rgb[border & inside] = to_rgb(colour)
-    return rgb
+def _extremes(values: Any, *, zero: bool) -> tuple[float, float]:
+    """The lowest and the highest number; with `zero`, zero is one of the numbers."""
+    if zero:
+        return np.nanmin(values, initial=0), np.nanmax(values, initial=0)
+    return np.nanmin(values), np.nanmax(values)
 
 
-def photograph(image: Picture, *, alt: str) -> None:
-    """Show one large picture pixel for pixel, as JPEG."""
-    _check_alt(alt)
-    pixels = np.uint8(np.round(255 * np.clip(picture(image), 0, 1)))
-    _show(_jpeg(Image.fromarray(pixels)), "jpeg", alt)
+def _decimals(values: np.ndarray) -> int:
+    """The decimals that all numbers of a table get: none if all are whole numbers."""
+    return 0 if np.all(np.isnan(values) | (values == values.round())) else 2
+
+
+def _draw_cells(
+    axis: Axes, values: np.ndarray, scale: tuple[float, float], decimals: int | None
+) -> None:
+    """Draw pale colours for a `scale` of (lowest, highest) value, and write the numbers on them."""
+    import matplotlib
+    from matplotlib.patches import Rectangle
+
+    low, top = scale[0], 1.7 * max(abs(scale[0]), abs(scale[1])) or 1.0
+    name, low = (DIVERGING, -top) if low < 0 else ("Oranges", low)
+    colours = matplotlib.colormaps[name].with_extremes(bad="white")
+    shown = np.ma.masked_invalid(values)
+    axis.imshow(shown, colours, vmin=low, vmax=top, aspect=axis.get_aspect())
+    for (i, j), value in np.ndenumerate(values):
+        box: dict[str, Any] = {"fill": False, "ec": "0.75", "lw": 0.8}
+        if np.isnan(value):
+            box |= {"hatch": "////"}
+        else:
+            text = _number(value, decimals).replace("-", "−")
+            axis.text(j, i, text, ha="center", va="center", fontsize=13)
+        axis.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, **box))
+
+
+def _number(value: float, decimals: int | None) -> str:
+    """A number with that many decimals; without them, a whole number or two significant digits."""
+    if decimals is not None:
+        return f"{value:.{decimals}f}"
+    return f"{value:.0f}" if value == round(value) else f"{value:.2g}"
+
+
+def _draw_frame(axis: Axes, frame: Window) -> None:
+    from matplotlib.patches import Rectangle
+
+    top, bottom, left, right = frame
+    corner, size = (left - 0.5, top - 0.5), (right - left, bottom - top)
+    axis.add_patch(Rectangle(corner, *size, fill=False, ec="black", lw=3.5, clip_on=False))

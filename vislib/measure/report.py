@@ -299,68 +299,6 @@ def spread(records: pd.DataFrame) -> Figure:
     return figure
 
 
-def matrix(tables: Mapping[str, pd.DataFrame], *, cell: float = 0.75) -> Figure:
-    """Tables of numbers side by side under their titles, with names at rows and columns.
-
-    Pale colours from the lowest to the highest value of each table; where there are values on both
-    sides of zero, blue below and red above, white at zero. NaN is an empty, hatched cell. Rows are
-    named once where all tables have the same.
-    """
-    import matplotlib
-    import matplotlib.pyplot as plt
-    from matplotlib.patches import Rectangle
-
-    from vislib import show
-
-    frames = list(tables.values())
-    shared = all(list(frame.index) == list(frames[0].index) for frame in frames)
-    longest = max(len(str(name)) for frame in frames for name in frame.index)
-    width = cell * sum(frame.shape[1] for frame in frames)
-    beside = 0.11 * longest * (1 if shared else len(frames)) + 0.4 * len(frames)
-    height = 0.55 * cell * max(len(frame) for frame in frames)
-    with show.style():
-        figure, axes = plt.subplots(
-            1,
-            len(frames),
-            figsize=(width + beside, height + 1.3),
-            width_ratios=[frame.shape[1] for frame in frames],
-            squeeze=False,
-            layout="constrained",
-        )
-        for number, (axis, (title, frame)) in enumerate(
-            zip(axes.flat, tables.items(), strict=True)
-        ):
-            values = frame.to_numpy(dtype=float)
-            digits = 0 if np.all(np.isnan(values) | (values == values.round())) else 2
-            low, high = np.nanmin(values), np.nanmax(values)
-            top = 1.7 * max(abs(low), abs(high)) or 1.0
-            colours, low, high = (
-                (show.DIVERGING, -top, top) if low < 0 < high else ("Oranges", low, 1.7 * high)
-            )
-            axis.imshow(
-                np.ma.masked_invalid(values),
-                matplotlib.colormaps[colours],
-                vmin=low,
-                vmax=high,
-                aspect="auto",
-            )
-            for (i, j), value in np.ndenumerate(values):
-                if np.isnan(value):
-                    axis.add_patch(
-                        Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="////", ec="0.75")
-                    )
-                    continue
-                text = f"{value:.{digits}f}".replace("-", "−")
-                axis.text(j, i, text, ha="center", va="center", fontsize=12)
-            axis.set_title(title)
-            axis.set_xticks(range(frame.shape[1]), frame.columns, rotation=30, ha="right")
-            named = number == 0 or not shared
-            axis.set_yticks(range(len(frame)), frame.index if named else [""] * len(frame))
-            axis.tick_params(length=0)
-            axis.spines[:].set_visible(False)
-    return figure
-
-
 def write(records: Sequence[Record], skipped: Sequence[Skipped], out: Path) -> pd.DataFrame:
     """Write records, table, charts and the skipped units into the folder `out`.
 
