@@ -253,17 +253,15 @@ def eot(
 
         maximise  E_t[ −log p_target(t(x + δ)) ]    over  ‖δ‖ ≤ ε
 
-    Each step estimates the mean from `samples` new random transformations t.
     Athalye et al. 2018, "Synthesizing Robust Adversarial Examples".
 
     Args:
         model, x, target, epsilon, norm, steps, step_size, targeted: as in `bim`.
-        transform: ``transform(images, generator)`` returns randomly transformed images and is
-            differentiable, such as `random_view`. None: no transformation, which gives `bim`.
-        samples: number of transformations for each step, at least 1.
+        transform: ``transform(images, generator)`` returns differentiable random views, such as
+            `random_view` (default: the images, which gives `bim`).
+        samples: number of new transformations t in each step, at least 1.
         random_start: whether to start at a random image within `epsilon` instead of at `x`.
-        generator: source of the random start and of the transformations; by default a new one
-            with seed 0.
+        generator: of the random start and the transformations (default: a new one with seed 0).
 
     Returns:
         The attacked images, N×C×H×W in [0, 1], at most `epsilon` from `x`.
@@ -271,8 +269,7 @@ def eot(
     Raises:
         ValueError: as in `bim`, and if `samples` is below 1.
 
-    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
-    >>> x = torch.rand(2, 3, 8, 8)
+    >>> model, x = nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), torch.rand(2, 3, 8, 8)
     >>> attacked = eot(model, x, 3, transform=random_view, samples=4, epsilon=8 / 255, steps=5)
     >>> bool((attacked - x).abs().max() <= 8 / 255)
     True
@@ -280,11 +277,11 @@ def eot(
     if samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}")
     generator = generator or torch.Generator().manual_seed(0)
-    sign = -1 if targeted else 1
 
     def mean_loss(y: Tensor) -> Tensor:
         views = [y] if transform is None else [transform(y, generator) for _ in range(samples)]
-        return sign * torch.stack([_loss(model, view, target) for view in views]).mean(0)
+        mean = torch.stack([_loss(model, view, target) for view in views]).mean(0)
+        return -mean if targeted else mean
 
     with frozen(model):
         return projected_gradient_ascent(
@@ -356,9 +353,9 @@ def move_grad_cam(
 
         maximise  cos(Grad-CAM(x'), goal) − keep · KL(p(x) ‖ p(x'))    over  ‖x' − x‖ ≤ ε
 
-    The cosine is 1 if the map is a multiple of `goal`; the divergence is 0 if all probabilities
-    stay. The attack works without second derivatives of ReLUs: Grad-CAM's feature maps change with
-    the image even where its channel weights do not.
+    The cosine is 1 if the map is a multiple of `goal`; the divergence is 0 if no probability
+    changes. The attack needs no second derivatives of ReLUs, because Grad-CAM's feature maps change
+    with the image even where its channel weights do not.
     Ghorbani, Abid & Zou 2019, "Interpretation of Neural Networks is Fragile"; Dombrowski et al.
     2019, "Explanations Can Be Manipulated and Geometry Is to Blame".
 
@@ -366,7 +363,7 @@ def move_grad_cam(
         model, x, epsilon, norm, steps, step_size: as in `bim`.
         target: the class or N classes whose maps are moved.
         goal: the desired map, N×1×h×w or 1×1×h×w, of any size, at least 0.
-        layer: Grad-CAM's layer; by default the last convolutional stage.
+        layer: Grad-CAM's layer (default: the last convolutional stage).
         keep: weight of the divergence, at least 0.
 
     Returns:
@@ -377,8 +374,7 @@ def move_grad_cam(
 
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
     >>> x = torch.rand(1, 3, 8, 8)
-    >>> goal = torch.zeros(1, 1, 6, 6)
-    >>> goal[..., :3, :3] = 1  # the upper left corner
+    >>> goal = F.pad(torch.ones(1, 1, 3, 3), (0, 3, 0, 3))  # the upper left corner
     >>> attacked = move_grad_cam(model, x, 3, goal, epsilon=8 / 255, layer="0", steps=5)
     >>> bool((attacked - x).abs().max() <= 8 / 255)
     True

@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vislib.data import CATEGORIES
 from vislib.errors import InputError
 from vislib.paths import DATA
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 NETS = ("pocket_alexnet", "pocket_vgg", "pocket_resnet", "pocket_squeezenet")
 MAX_SIDE = 2000  # pixels; the feature maps of larger images exceed a laptop's memory
-CATEGORIES = ("airplane", "boat", "dog", "elephant", "teddy bear", "traffic light")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

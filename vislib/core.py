@@ -1,20 +1,24 @@
-"""One mechanism for all explanations: run the network as it is, and change backward rules.
+"""Core of all explanations: an unchanged forward pass, then backward passes that follow rules.
 
-The deconvnet, guided backprop and LRP share one idea. The forward pass is the network's own. In the
-backward pass, chosen operations (every ReLU, for example) turn the signal ``R`` at their output
-into the signal at their input by a rule of the method instead of by their derivative:
+The deconvnet, guided backprop and LRP share one idea. The forward pass of the network stays as it
+is. In the backward pass, an operation ``f(z)`` (every ReLU, for example) receives the signal ``R``
+at its output. A rule of the method computes the signal ``R_in`` at its input:
 
     plain backprop      R_in = f'(z) · R            (the vector-Jacobian product, "vjp")
     deconvnet           R_in = max(R, 0)
     guided backprop     R_in = f'(z) · max(R, 0)
 
-`BackwardRules` sees every operation that a model calls, as a module, function or tensor method, in
-place or not, because PyTorch offers each call to the innermost `TorchFunctionMode`. No hook is set
-and the model is not changed. The rule is looked up when the backward pass *runs*, so one forward
-pass serves several methods (`one_forward`).
+`BackwardRules` sees every operation of a model: modules, functions and tensor methods, in place or
+not. PyTorch passes each of these calls to the innermost `TorchFunctionMode`, so no hook is needed
+and the model is not changed. The rule is looked up when the backward pass *runs*. Therefore one
+forward pass serves several methods (`one_forward`).
 
-What is explained is the class score of a **target** (`score`). A target is a class index, a
+All methods explain the class score of a **target** (`score`). A target is a class index, a
 `Contrast` of two classes ("why A rather than B"), or any `Weighted` sum of logits.
+
+References:
+    Wang & Wang 2022, "'Why Not Other Classes?': Towards Class-Contrastive Back-Propagation
+    Explanations".
 """
 
 from __future__ import annotations
@@ -38,8 +42,8 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# The operations that rules apply to, by the names under which PyTorch offers them. ``F.relu``,
-# ``torch.relu`` and ``Tensor.relu_`` all have the same name here; ``nn.ReLU6`` calls ``hardtanh``.
+# The operations that rules can apply to, by their PyTorch names. ``F.relu``, ``torch.relu`` and
+# ``Tensor.relu_`` all have the same name here (`operation_name`); ``nn.ReLU6`` calls ``hardtanh``.
 FAMILIES: dict[str, frozenset[str]] = {
     "activation": _names(
         "relu relu6 hardtanh leaky_relu prelu rrelu elu celu selu gelu silu mish softplus "
@@ -58,8 +62,8 @@ FAMILIES: dict[str, frozenset[str]] = {
     "scale": _names("mul multiply div divide true_divide neg"),
 }
 
-# No rule reads the values that go into or come out of a ReLU. It is the most frequent operation and
-# mostly works in place, so it gets no copies of its tensors even where others do.
+# No rule reads the input or output values of a ReLU. ReLU is the most frequent operation and mostly
+# works in place, so its tensors are not copied even if those of other operations are.
 _WITHOUT_VALUES = _names("relu")
 
 
@@ -71,15 +75,15 @@ class Operation:
     """One operation of the forward pass, as a backward rule sees it.
 
     Attributes:
-        function: the PyTorch function. ``function(*args, **kwargs)`` repeats the call, for rules
-            that need it with other numbers.
-        inputs: the differentiable tensor arguments.
-        output: the result. Inputs and output form a small graph, so that `vjp` gives exactly
-            PyTorch's derivative.
-        name: the name of the operation, see `operation_name`.
-        family: a key of `FAMILIES`.
+        function: PyTorch function. ``function(*args, **kwargs)`` repeats the call, for rules that
+            need the operation with other numbers.
+        inputs: differentiable tensor arguments.
+        output: result of the call. Inputs and output form a small separate graph, so that `vjp`
+            gives exactly PyTorch's derivative.
+        name: name of the operation, see `operation_name`.
+        family: key of `FAMILIES`.
         args, kwargs: all arguments of the call.
-        sources: the nearest operations of the families on all paths back from the inputs.
+        sources: nearest operations of the families on all paths back from the inputs.
     """
 
     function: Callable[..., Tensor]
@@ -92,7 +96,7 @@ class Operation:
     sources: tuple[Operation, ...] = ()
 
     def vjp(self, signal: Tensor) -> tuple[Tensor, ...]:
-        """The true backward pass, ``signal · ∂output/∂input``, one tensor for each input."""
+        """True backward pass ``signal · ∂output/∂input``, one tensor for each of `inputs`."""
         return torch.autograd.grad(self.output, self.inputs, signal, retain_graph=True)
 
 
@@ -100,10 +104,25 @@ Rule = Callable[[Operation, Tensor], tuple[Tensor, ...]]
 
 
 class BackwardRules(TorchFunctionMode):
-    """Within the ``with`` block, let families of operations propagate backwards by rules.
+    """Context manager in which families of operations propagate backwards by rules.
 
-    A family without a rule in `rules` propagates by its true derivative. The rules may be changed
-    between two backward passes over one forward pass:
+    The forward pass runs inside the ``with`` block. A family without a rule in `rules` propagates
+    by its true derivative. The rules may change between two backward passes over one forward pass.
+
+    Args:
+        families: keys of `FAMILIES`.
+        record_values: whether to keep the operations, with copies of their tensors that a later
+            in-place operation does not overwrite. Rules that read values need these (LRP). Rules
+            that use only the derivative do not (deconvnet, guided backprop). Default: False if the
+            activations are the only family, else True.
+
+    Attributes:
+        rules: rule of each family; may be changed at any time.
+        count: number of differentiable operations of the families so far. If it is 0 after a
+            forward pass, no rule can act.
+        others: names of the differentiable operations that belong to none of the families.
+        operations: operations of the families in the order of the calls; empty without
+            `record_values`.
 
     >>> rules = BackwardRules("activation")
     >>> x = torch.tensor([-1.0, 2.0], requires_grad=True)
@@ -114,20 +133,6 @@ class BackwardRules(TorchFunctionMode):
     >>> rules.rules = {"activation": lambda operation, signal: (signal.clamp(min=0),)}
     >>> torch.autograd.grad(y, x)[0]
     tensor([1., 1.])
-
-    Args:
-        families: keys of `FAMILIES`.
-        record_values: keep the operations, with copies of their tensors that a later in-place
-            operation does not overwrite. Rules that read values need it (LRP), rules that use only
-            the derivative do not (deconvnet, guided backprop). By default it is true for all
-            families but the activations.
-
-    Attributes:
-        rules: the rule of each family; may be changed at any time.
-        count: how many operations the forward pass has called so far. If it is 0 after a forward
-            pass, no rule can act.
-        others: names of the differentiable operations that belong to none of the families.
-        operations: the operations in the order of the calls, if `record_values`.
     """
 
     def __init__(self, *families: str, record_values: bool | None = None) -> None:
@@ -184,7 +189,7 @@ class BackwardRules(TorchFunctionMode):
 
 
 class _Propagation(torch.autograd.Function):
-    """Put an operation into the outer graph, with a backward pass that looks up its rule."""
+    """Operation as a node of the outer graph, with a backward pass that looks up its rule."""
 
     @staticmethod
     def forward(
@@ -199,7 +204,7 @@ class _Propagation(torch.autograd.Function):
         if not in_place:
             output = operation.output.detach()
             return output.clone() if copies else output
-        # Everything that holds this tensor must see it change, as without the rules.
+        # All other references to this tensor must see the change, as in a call without rules.
         ctx.mark_dirty(x[0])
         return x[0].copy_(operation.output)
 
@@ -220,7 +225,7 @@ def operation_name(func: Callable[..., Any]) -> str:
 
 
 def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
-    """All tensors among the values, also inside lists and tuples, in their order."""
+    """Yield all tensors among the values, also those inside lists and tuples, in their order."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
@@ -229,7 +234,7 @@ def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
 
 
 def _nodes_behind(tensors: Sequence[Tensor], ends: Callable[[Any], bool]) -> Iterator[Any]:
-    """Each node of the autograd graph behind the tensors, once; a path stops where it `ends`."""
+    """Yield each autograd node behind the tensors once; a path stops at a node that `ends` it."""
     nodes: list[Any] = [tensor.grad_fn for tensor in tensors]
     visited: set[Any] = {None}
     while nodes:
@@ -243,7 +248,7 @@ def _nodes_behind(tensors: Sequence[Tensor], ends: Callable[[Any], bool]) -> Ite
 
 
 def _sources(tensors: Sequence[Tensor]) -> tuple[Operation, ...]:
-    """The nearest operations of the families on all paths back from the tensors."""
+    """Nearest operations of the families on all paths back from the tensors."""
 
     def known(node: Any) -> bool:
         return isinstance(getattr(node, "operation", None), Operation)
@@ -252,7 +257,7 @@ def _sources(tensors: Sequence[Tensor]) -> tuple[Operation, ...]:
 
 
 def _custom_functions(tensor: Tensor) -> set[str]:
-    """Names of the model's `torch.autograd.Function` classes, which PyTorch offers to no mode."""
+    """Names of the model's `torch.autograd.Function` classes, which PyTorch passes to no mode."""
     ours, every = _Propagation._backward_cls, torch.autograd.function.BackwardCFunction  # type: ignore[attr-defined]
     nodes = _nodes_behind([tensor], lambda node: False)
     own = (type(node) for node in nodes if isinstance(node, every) and not isinstance(node, ours))
@@ -264,11 +269,24 @@ def _custom_functions(tensor: Tensor) -> set[str]:
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[nn.Module]:
-    """Evaluation mode and no parameter gradients inside the block; afterwards all is as before.
+    """Context manager that puts a model into evaluation mode, without parameter gradients.
 
-    Each module gets its mode back and each parameter its ``requires_grad``, also after an
-    exception. Gradients are enabled inside, even under ``torch.no_grad()`` outside, because an
-    explanation needs them: for the image, not for the parameters.
+    Afterwards each module has its previous mode and each parameter its previous ``requires_grad``,
+    also after an exception. Inside the block gradients are enabled, even if the caller uses
+    ``torch.no_grad()``, because an explanation needs the gradient of the image.
+
+    Args:
+        model: any network.
+
+    Yields:
+        The model.
+
+    >>> model = nn.Linear(2, 1)
+    >>> with frozen(model):
+    ...     model.training, model.weight.requires_grad
+    (False, False)
+    >>> model.training, model.weight.requires_grad
+    (True, True)
     """
     modes = {module: module.training for module in model.modules()}
     flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
@@ -287,10 +305,11 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
 
 @contextmanager
 def record(model: nn.Module, layers: Sequence[Layer]) -> Iterator[dict[str, Tensor]]:
-    """Record the outputs of layers while the block runs.
+    """Context manager that records the outputs of layers.
 
-    The network continues with a clone, because an in-place ReLU after the layer would overwrite
-    what is stored. If a layer is called more than once, its last output is kept.
+    The network continues with a clone of each output, because an in-place ReLU after the layer
+    would overwrite the recorded values. If a layer is called more than once, its last output is
+    kept.
 
     Args:
         model: any network.
@@ -300,7 +319,13 @@ def record(model: nn.Module, layers: Sequence[Layer]) -> Iterator[dict[str, Tens
         A dict from dotted name to output, filled when the model runs.
 
     Raises:
-        ValueError: a layer does not exist or returns something else than one tensor.
+        ValueError: a layer does not exist, or does not return one tensor.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True))
+    >>> with record(model, ["0"]) as outputs:
+    ...     _ = model(torch.rand(1, 3, 8, 8))
+    >>> outputs["0"].shape, bool((outputs["0"] < 0).any())
+    (torch.Size([1, 4, 6, 6]), True)
     """
     outputs: dict[str, Tensor] = {}
 
@@ -326,7 +351,11 @@ def record(model: nn.Module, layers: Sequence[Layer]) -> Iterator[dict[str, Tens
 
 
 def find_layer(model: nn.Module, layer: Layer) -> tuple[str, nn.Module]:
-    """The dotted name and the module of a layer, from either of them.
+    """Dotted name and module of a layer.
+
+    Args:
+        model: any network.
+        layer: the dotted name or the module.
 
     Raises:
         ValueError: the model has no such layer; the message suggests the nearest names.
@@ -336,7 +365,10 @@ def find_layer(model: nn.Module, layer: Layer) -> tuple[str, nn.Module]:
         for name, module in modules.items():
             if module is layer:
                 return name, module
-        raise ValueError(f"this {type(layer).__name__} is not a part of the model")
+        raise ValueError(
+            f"layer must be a module of the model, got another {type(layer).__name__}: pass its "
+            "dotted name, or the module of this copy of the model"
+        )
     if layer in modules and layer:
         return layer, modules[layer]
     inner = [name for name in modules if name.endswith("." + layer)]
@@ -350,28 +382,26 @@ def find_layer(model: nn.Module, layer: Layer) -> tuple[str, nn.Module]:
 
 @dataclass(frozen=True, eq=False)
 class Contrast:
-    """The target "why class A rather than class B", for any method that takes a class index.
+    """Target "why class A rather than class B", for any method that takes a class index.
 
         y = y_a - y_b                                     Contrast(a, b)
         y = y_a - Σ_{k≠a} α_k y_k                         Contrast(a)
             with α_k = exp(y_k) / Σ_{j≠a} exp(y_j)
 
-    The second form asks "why A rather than all others", each weighted by its probability among
-    them. Its gradient is that of the probability ``p_a`` divided by ``p_a (1 - p_a)``, because the
-    weights ``α`` are treated as constants.
+    Wang & Wang 2022. The second form asks "why A rather than all others", where each other class
+    is weighted by its probability among the others. The weights ``α`` are treated as constants.
+    The gradient of y is therefore the gradient of the probability ``p_a``, divided by
+    ``p_a (1 - p_a)``.
 
-    Wang & Wang 2022, "'Why Not Other Classes?': Towards Class-Contrastive Back-Propagation
-    Explanations".
+    Attributes:
+        a: class to explain, one index for all images or N of them.
+        b: class to compare with, one index or N of them; None for all other classes.
 
     >>> logits = torch.tensor([[3.0, 1.0, 1.0]])
     >>> score(logits, Contrast(0, 1))
     tensor([2.])
     >>> score(logits, Contrast(0))
     tensor([2.])
-
-    Attributes:
-        a: the class to explain, one index for all images or N of them.
-        b: the class to compare with, likewise; None for all others.
     """
 
     a: Classes
@@ -380,13 +410,13 @@ class Contrast:
 
 @dataclass(frozen=True, eq=False)
 class Weighted:
-    """The target ``y = Σ_k w_k y_k``: any weighted sum of logits, for example a group of classes.
-
-    >>> score(torch.tensor([[3.0, 1.0, 2.0]]), Weighted(torch.tensor([0.5, 0.5, 0.0])))
-    tensor([2.])
+    """Target ``y = Σ_k w_k y_k``: any weighted sum of logits, for example a group of classes.
 
     Attributes:
         weights: K numbers for all images, or N×K.
+
+    >>> score(torch.tensor([[3.0, 1.0, 2.0]]), Weighted(torch.tensor([0.5, 0.5, 0.0])))
+    tensor([2.])
     """
 
     weights: Tensor
@@ -396,28 +426,35 @@ Target = Classes | Contrast | Weighted
 
 
 def score(logits: Tensor, target: Target) -> Tensor:
-    """The class score ``y`` of each image: N numbers from N×K logits, before any softmax.
+    """Class score ``y`` of each image: N numbers from N×K logits, before any softmax.
 
     Args:
         logits: N×K.
         target: one class index for all images or N of them, a `Contrast`, or `Weighted` logits.
 
     Raises:
-        ValueError: `logits` has another shape, or the target is not one of these or names a class
-            that does not exist.
+        ValueError: `logits` is not N×K, `target` has another type or shape, or a class does not
+            exist.
+
+    >>> score(torch.tensor([[3.0, 1.0, 2.0], [0.0, 4.0, 5.0]]), [0, 2])
+    tensor([3., 5.])
     """
     return _contributions(logits, target_weights(logits, target)).sum(dim=1)
 
 
 def _contributions(logits: Tensor, weights: Tensor) -> Tensor:
-    """``w_k y_k``, N×K. A logit without weight is left out, even if it is NaN or infinite."""
+    """``w_k y_k``, N×K. A logit of weight 0 contributes 0, even if it is NaN or infinite."""
     return torch.where(weights != 0, weights * logits, 0)
 
 
 def target_weights(logits: Tensor, target: Target) -> Tensor:
-    """The weights ``w`` with which the logits enter the score ``y = Σ_k w_k y_k``: N×K, constant.
+    """Weights ``w`` of the logits in the score ``y = Σ_k w_k y_k``: N×K, without a graph.
 
-    Args and errors as for `score`.
+    Args:
+        logits, target: as in `score`.
+
+    Raises:
+        ValueError: as in `score`.
     """
     n, classes = check_logits(logits).shape
     if isinstance(target, Weighted):
@@ -426,8 +463,8 @@ def target_weights(logits: Tensor, target: Target) -> Tensor:
             weights.shape[-1] == classes and (weights.ndim == 1 or len(weights) in (1, n))
         ):
             raise ValueError(
-                f"weights of a target must have shape K or N×K, here {classes} or {n}×{classes}, "
-                f"got {tuple(weights.shape)}"
+                f"weights of a target must have shape K or N×K, here ({classes},) or "
+                f"({n}, {classes}), got {tuple(weights.shape)}"
             )
         return weights.expand(n, classes)
     if not isinstance(target, Contrast):
@@ -441,6 +478,7 @@ def target_weights(logits: Tensor, target: Target) -> Tensor:
 
 
 def _one_hot(logits: Tensor, target: Classes) -> Tensor:
+    """N×K: 1 at the target class of each image, else 0."""
     n, classes = logits.shape
     chosen = check_target(target, n).to(logits.device)
     wrong = chosen[(chosen < 0) | (chosen >= classes)]
@@ -453,10 +491,14 @@ def _one_hot(logits: Tensor, target: Classes) -> Tensor:
 
 
 def check_target(target: Classes, n: int) -> Tensor:
-    """The class index of each of n images, from one for all or n of them.
+    """Class index of each of n images, n int64 numbers.
+
+    Args:
+        target: one class index for all images, or n of them.
+        n: number of images.
 
     Raises:
-        ValueError: the target is not one whole number or n of them.
+        ValueError: `target` is neither a whole number nor n of them.
     """
     try:
         chosen = torch.as_tensor(target)
@@ -472,10 +514,17 @@ def check_target(target: Classes, n: int) -> Tensor:
 
 
 def split_target(target: Target, n: int) -> list[Target]:
-    """The target of each of n images by itself, for methods that go through the images in a loop.
+    """Separate target of each of n images, for methods that loop over the images.
+
+    Args:
+        target: target of one image or of n images, see `score`.
+        n: number of images.
+
+    Returns:
+        n targets, each for one image.
 
     Raises:
-        ValueError: the target is not one for all images or n of them.
+        ValueError: `target` is for another number of images.
     """
     if isinstance(target, Weighted):
         rows = target.weights if target.weights.ndim == 2 else target.weights[None]
@@ -490,12 +539,17 @@ def split_target(target: Target, n: int) -> list[Target]:
 
 
 def constant_target(model: nn.Module, x: Tensor, target: Target) -> Target:
-    """The same target with weights that do not depend on the image that enters the model.
+    """Equivalent target whose weights do not depend on the images that enter the model.
 
     The weights of ``Contrast(a)`` come from the logits. A method that changes the images
-    (occlusion, SmoothGrad, Shapley values, …) must take those of the unchanged images `x`, or it
-    would measure the change of the weights too. That costs one forward pass. All other targets are
-    returned as they are.
+    (occlusion, SmoothGrad, Shapley values, …) must use the weights for the unchanged images.
+    Otherwise it would also measure the change of the weights. This costs one forward pass. All
+    other targets are returned as they are.
+
+    Args:
+        model: N×C×H×W images to N×K logits.
+        x: unchanged images, N×C×H×W.
+        target: as in `score`.
     """
     if not isinstance(target, Contrast) or target.b is not None:
         return target
@@ -516,15 +570,17 @@ def check_images(x: Tensor) -> Tensor:
         )
     if not x.isfinite().all():
         bad = (~x.isfinite()).flatten(1).any(1).nonzero()[0].item()
-        raise ValueError(f"image {bad} of the batch holds NaN or infinite values")
+        raise ValueError(
+            f"x must be finite, got NaN or infinite values in image {bad} of the batch"
+        )
     return x
 
 
 def check_logits(logits: Tensor) -> Tensor:
-    """Return `logits` if they have shape N×K.
+    """Return `logits` if it is a tensor of shape N×K.
 
     Raises:
-        ValueError: they do not.
+        ValueError: `logits` is not.
     """
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
@@ -540,15 +596,15 @@ def check_logits(logits: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ForwardPass:
-    """The result of `one_forward`.
+    """Result of `one_forward`: the tensors of a forward pass, ready for backward passes.
 
     Attributes:
-        x: the images, N×C×H×W, a copy that requires gradients.
+        x: images, N×C×H×W, a copy that requires gradients.
         logits: N×K.
-        target: the target, also if `one_forward` was given a function.
-        weights: the target as weights of the logits, N×K, see `target_weights`.
-        y: the score of each image's target, N numbers.
-        maps: the output of the chosen layer, or `x` if no layer was chosen.
+        target: target of the images, also if `one_forward` was given a function.
+        weights: target as weights of the logits, N×K, see `target_weights`.
+        y: class score of each image, N numbers.
+        maps: output of the chosen layer, or `x` if no layer was chosen.
     """
 
     x: Tensor
@@ -562,21 +618,23 @@ class ForwardPass:
     def backward(
         self, *wrt: Tensor, signal: Tensor | None = None, **rules: Rule
     ) -> tuple[Tensor, ...]:
-        """``∂y/∂t`` for each tensor t of `wrt`, with the rules by family.
+        """``∂y/∂t`` for each tensor t of `wrt`, in its shape, with a rule for each family.
 
         Args:
-            wrt: tensors of the forward pass (default: the images).
-            signal: what enters at the logits, N×K (default: `weights`, which gives ``∂y/∂t``).
-            rules: the rule of a family, by the family's name.
+            wrt: tensors of the forward pass (default: `x`).
+            signal: signal that enters at the logits, N×K (default: `weights`, which gives
+                ``∂y/∂t``).
+            rules: rules by the names of their families. The other families propagate by their true
+                derivatives.
 
         Raises:
-            ValueError: a rule for a family that `one_forward` was not asked for.
+            ValueError: a rule is for a family that was not passed to `one_forward`.
         """
         known = self._rules.families if self._rules is not None else ()
         if unknown := rules.keys() - set(known):
             raise ValueError(
-                f"the forward pass was not told that {', '.join(sorted(unknown))} will get rules: "
-                f"name them in families= (there: {', '.join(known) or 'none'})"
+                f"rules must be for families of this forward pass ({', '.join(known) or 'none'}), "
+                f"got {', '.join(sorted(unknown))}: pass families= to one_forward"
             )
         if self._rules is not None:
             self._rules.rules = rules
@@ -585,14 +643,14 @@ class ForwardPass:
 
     @property
     def contributions(self) -> Tensor:
-        """What each logit contributes to the score, ``w_k y_k``, N×K: where relevance starts."""
+        """Contributions ``w_k y_k`` of the logits to the score, N×K: the start of relevance."""
         return _contributions(self.logits.detach(), self.weights)
 
     @property
     def operations(self) -> tuple[Operation, ...]:
-        """The operations of the families in the order of the calls.
+        """Operations of the families in the order of the calls.
 
-        Empty if rules for the activations alone were asked for.
+        The tuple is empty if the activations are the only family.
         """
         return tuple(self._rules.operations) if self._rules is not None else ()
 
@@ -600,7 +658,7 @@ class ForwardPass:
     def others(self) -> frozenset[str]:
         """Names of the differentiable operations that belong to none of the families.
 
-        The model's own `torch.autograd.Function` classes are among them.
+        The `torch.autograd.Function` classes that the model defines are among them.
         """
         if self._rules is None:
             return frozenset()
@@ -616,27 +674,32 @@ def one_forward(
     layer: Layer | None = None,
     families: Sequence[str] = (),
 ) -> Iterator[ForwardPass]:
-    """One forward pass for any number of backward passes, with the model frozen inside the block.
+    """Context manager that runs one forward pass for any number of backward passes.
 
-    >>> from torchvision.models import alexnet
-    >>> from vislib.explain.gradients import deconvnet_rule, guided_rule
-    >>> x = torch.rand(1, 3, 224, 224)
-    >>> with one_forward(alexnet(), x, 3, families=["activation"]) as forward:
+    The model is `frozen` inside the block.
+
+    Args:
+        model: N×C×H×W images to N×K logits.
+        x: images, N×C×H×W, float and finite.
+        target: as in `score`, or a function that gives the target from the N×K logits.
+        layer: module or its dotted name; its output becomes `ForwardPass.maps`.
+        families: keys of `FAMILIES` that may get rules in `ForwardPass.backward`.
+
+    Yields:
+        The `ForwardPass`.
+
+    Raises:
+        ValueError: images, logits, target or layer are not valid, or the model calls no operation
+            of the families. A "guided" map would then be the plain gradient.
+
+    >>> from vislib.explain.gradients import guided_rule
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+    >>> x = torch.rand(2, 3, 8, 8)
+    >>> with one_forward(model, x, 3, families=["activation"]) as forward:
     ...     gradient, = forward.backward()
     ...     guided, = forward.backward(activation=guided_rule)
     >>> gradient.shape == guided.shape == x.shape
     True
-
-    Args:
-        model: N×C×H×W images to N×K logits.
-        x: the images, N×C×H×W.
-        target: see `score`, or a function that gives the target from the N×K logits.
-        layer: a module or its dotted name; its output becomes `ForwardPass.maps`.
-        families: keys of `FAMILIES`, for which `ForwardPass.backward` will be given rules.
-
-    Raises:
-        ValueError: images, logits, target or layer are not valid. Also if the model never calls an
-            operation of the families: a "guided" map would then be the plain gradient.
     """
     with frozen(model):
         x = check_images(x).detach().clone().requires_grad_()
@@ -646,13 +709,16 @@ def one_forward(
             # A clone, because a network may overwrite its input and `x` must stay a leaf.
             logits = check_logits(model(x.clone()))
         if layer is not None and not outputs:
-            raise ValueError(f"the forward pass never calls layer {find_layer(model, layer)[0]!r}")
+            raise ValueError(
+                f"the forward pass never calls layer {find_layer(model, layer)[0]!r}: "
+                "choose one that runs"
+            )
         if rules is not None and rules.count == 0:
             known = ", ".join(sorted(name for family in families for name in FAMILIES[family]))
             kind = "activations" if tuple(families) == ("activation",) else "operations"
             raise ValueError(
                 f"{type(model).__name__} calls none of the {kind} that this method changes "
-                f"({known}), so the method would silently give the plain gradient"
+                f"({known}), so the result would be the plain gradient"
             )
         target = target(logits.detach()) if callable(target) else target
         weights = target_weights(logits, target)

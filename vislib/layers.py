@@ -1,6 +1,6 @@
-"""Layers of a network: the modules that run, in their order, and the layer a method should use.
+"""Layers of a network: the modules that run, in their order, and the default layer of a method.
 
-`module_calls` runs the model once and records the call of each module. The functions below read
+`module_calls` runs the model once and records the call of each module. The following functions read
 this record, so they need no knowledge of the architecture:
 
     last_conv_stage      the default layer of Grad-CAM
@@ -27,21 +27,21 @@ from vislib.core import Operation, check_images, check_logits, find_layer, froze
 
 
 class TensorState(NamedTuple):
-    """A tensor and its version, which every in-place operation raises.
+    """A tensor and its version number, which every in-place operation increases.
 
     Two calls use the same values only if tensor and version are the same. Without the version, the
     result of ``out += shortcut`` in a ResNet would be taken for the output of the layer before it.
 
     Attributes:
         tensor: the tensor itself, not a copy.
-        version: its version at that moment.
+        version: its version when it was recorded.
     """
 
     tensor: Tensor
     version: int
 
     def is_same(self, other: TensorState) -> bool:
-        """Whether both are the same tensor with the same values."""
+        """Whether both states are the same tensor with the same values."""
         return self.tensor is other.tensor and self.version == other.version
 
 
@@ -51,10 +51,10 @@ class ModuleCall(NamedTuple):
     Attributes:
         name: dotted name of the module; ``""`` is the model itself.
         module: the module.
-        input_state: its first positional argument, None if that is not a tensor.
-        output_state: its output, None if that is not a tensor.
-        output: its output, of any type. If it is a tensor, a later in-place operation may have
-            changed its values.
+        input_state: first positional argument of the call, None if this is not a tensor.
+        output_state: output of the call, None if this is not a tensor.
+        output: output of the call, of any type. A later in-place operation may have changed its
+            values.
     """
 
     name: str
@@ -65,12 +65,12 @@ class ModuleCall(NamedTuple):
 
 
 class ForwardTrace(NamedTuple):
-    """Record of one forward pass, by `module_calls`.
+    """Result of `module_calls`: the record of one forward pass.
 
     Attributes:
-        image: the image that entered the model, 1×C×H×W.
-        calls: the calls in the order in which they ended, so a module comes after its parts.
-        output: the output of the model.
+        image: image that entered the model, 1×C×H×W.
+        calls: calls in the order in which they ended, so a module comes after its parts.
+        output: output of the model.
     """
 
     image: TensorState
@@ -79,14 +79,14 @@ class ForwardTrace(NamedTuple):
 
 
 def module_calls(model: nn.Module, x: Tensor) -> ForwardTrace:
-    """Run the model on the first image of a batch and record the call of each module.
+    """The calls of all modules in one forward pass on the first image of a batch.
 
-    The model runs in evaluation mode without gradients. It is afterwards as it was, also after an
-    exception. All outputs stay in memory as long as the record.
+    The model runs in evaluation mode without gradients, and its previous state is restored
+    afterwards, also after an exception. All outputs stay in memory as long as the record.
 
     Args:
         model: any network.
-        x: N×C×H×W; only the first image is used.
+        x: images, N×C×H×W; only the first one is used.
 
     Raises:
         ValueError: `x` is not a batch of finite images.
@@ -132,15 +132,15 @@ def _is_feature_map(output: Any) -> bool:
 def last_conv_stage(model: nn.Module, x: Tensor) -> str:
     """Name of the last convolutional stage before the head, the default layer of Grad-CAM.
 
-    The stage begins at the last convolution that gives a feature map larger than 1×1 and is not
-    part of the head, and includes the activations and normalisations up to the next pooling,
-    dropout or change of size. If several modules return the same tensor, the name is that of the
-    outermost one. Examples: ``features.11`` in AlexNet, ``features.35`` in VGG19, ``layer4`` in
-    ResNet, ``features`` in SqueezeNet, DenseNet and MobileNet, ``inception5b`` in GoogLeNet.
+    The stage begins at the last convolution whose feature map is larger than 1×1 and that is not
+    part of the head. It includes the activations and normalisations up to the next pooling, dropout
+    or change of size. If several modules return the same tensor, the outermost one gives the name.
+    Examples: ``features.11`` in AlexNet, ``features.35`` in VGG19, ``layer4`` in ResNet,
+    ``features`` in SqueezeNet, DenseNet and MobileNet, ``inception5b`` in GoogLeNet.
 
     Args:
-        model: a network that gives logits.
-        x: N×C×H×W. The model runs once, on the first image.
+        model: N×C×H×W images to N×K logits.
+        x: images, N×C×H×W. The model runs once, on the first one.
 
     Raises:
         ValueError: the model has no convolutional feature map larger than 1×1.
@@ -159,7 +159,8 @@ def last_conv_stage(model: nn.Module, x: Tensor) -> str:
     ]
     if not convolutions:
         raise ValueError(
-            f"{type(model).__name__} has no convolutional map larger than 1×1: pass layer="
+            f"{type(model).__name__} has no convolutional feature map larger than 1×1 for an image "
+            f"of {x.shape[-1]}×{x.shape[-2]} pixels: pass layer= or a larger image"
         )
     start = convolutions[-1]
     size = calls[start].output.shape[-2:]
@@ -171,15 +172,15 @@ def last_conv_stage(model: nn.Module, x: Tensor) -> str:
         if _is_feature_map(call.output) and call.output.shape[-2:] == size:
             stage.append(call)
     same = [call.name for call in reversed(stage) if call.output is stage[-1].output]
-    # `min` keeps the first of equally short names. The list is reversed, so that is the ReLU and
-    # not the convolution before it.
+    # `min` returns the first of equally short names. The list is reversed, so that an in-place ReLU
+    # comes before its convolution.
     return min(same, key=lambda name: name.count("."))
 
 
 def _in_convolutional_head(calls: Sequence[ModuleCall], classes: int) -> list[bool]:
     """Whether each call belongs to a head without a linear layer, as in SqueezeNet.
 
-    Such a call gives one feature map for each class, and no linear layer comes after it.
+    Such a call returns one feature map for each class, and no linear layer runs after it.
     """
     linear = [i for i, call in enumerate(calls) if isinstance(call.module, nn.Linear)]
     last_linear = max(linear, default=-1)
@@ -192,13 +193,13 @@ def _in_convolutional_head(calls: Sequence[ModuleCall], classes: int) -> list[bo
 def stages(model: nn.Module, x: Tensor) -> list[str]:
     """Names of layers, one for each size of feature map, from the pixels to `last_conv_stage`.
 
-    If several layers give feature maps of the same size, the outermost one is chosen, and of these
-    the last. VGG16: ``features.3``, ``features.8``, … ``features.29``; ResNet: ``relu``,
-    ``layer1``, … ``layer4``.
+    If several layers return feature maps of the same size, the last one of the outermost layers is
+    chosen. VGG16: ``features.3``, ``features.8``, … ``features.29``; ResNet: ``relu``, ``layer1``,
+    … ``layer4``.
 
     Args:
-        model: a network that gives logits.
-        x: N×C×H×W. The model runs twice, on the first image.
+        model: N×C×H×W images to N×K logits.
+        x: images, N×C×H×W. The model runs twice, on the first one.
 
     Raises:
         ValueError: the model has no convolutional feature map larger than 1×1.
@@ -223,17 +224,17 @@ def stages(model: nn.Module, x: Tensor) -> list[str]:
 
 
 def classifier_head(model: nn.Module, x: Tensor) -> str:
-    """Name of the layer that computes the logits: the last linear or convolutional one that runs.
+    """Name of the layer that computes the logits: the last linear layer or convolution that runs.
 
     Examples: ``classifier.6`` in AlexNet and VGG, ``fc`` in ResNet and GoogLeNet, the 1×1
     convolution ``classifier.1`` in SqueezeNet.
 
     Args:
-        model: a network that gives logits.
-        x: N×C×H×W. The model runs once, on the first image.
+        model: N×C×H×W images to N×K logits.
+        x: images, N×C×H×W. The model runs once, on the first one.
 
     Raises:
-        ValueError: the last of these layers does not give one value, or one feature map, for each
+        ValueError: the last of these layers does not return one value, or one feature map, for each
             class.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 8), nn.ReLU(), nn.Flatten(), nn.Linear(4, 5))
@@ -246,7 +247,7 @@ def classifier_head(model: nn.Module, x: Tensor) -> str:
     if not calls or calls[-1].output.ndim < 2 or calls[-1].output.shape[1] != classes:
         raise ValueError(
             f"{type(model).__name__} does not end in a linear layer or convolution with one output "
-            f"for each of its {classes} classes: say with layer= which output to use"
+            f"for each of its {classes} classes: pass layer="
         )
     return calls[-1].name
 
@@ -254,22 +255,23 @@ def classifier_head(model: nn.Module, x: Tensor) -> str:
 def layers_with_weights(
     model: nn.Module, x: Tensor, *, blocks: Sequence[str] = ()
 ) -> dict[str, list[str]]:
-    """All layers with parameters, from the logits back to the pixels, as steps of one or several.
+    """All layers with parameters, from the logits back to the pixels, in steps.
 
-    The order is the reverse of the forward pass. A layer that is called twice has the position of
-    its last call. A layer that is never called is left out.
+    The order is the reverse of the forward pass. For a layer that is called twice, the last call
+    counts. A layer that is never called is left out.
 
     Args:
         model: any network.
-        x: N×C×H×W. The model runs once, on the first image.
-        blocks: dotted names (``"layer4"``, ``"inception5b"``) whose layers form one step each.
+        x: images, N×C×H×W. The model runs once, on the first one.
+        blocks: dotted names (``"layer4"``, ``"inception5b"``). All layers of a block form one step;
+            every other layer is a separate step.
 
     Returns:
         The name of each step with the dotted names of its layers.
 
     Raises:
-        ValueError: a block does not exist, it contains no layer with parameters that runs, or it is
-            part of another block.
+        ValueError: a block does not exist, contains no layer with parameters that runs, or is part
+            of another block.
 
     >>> block = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), block, nn.Flatten(), nn.Linear(64, 5))
@@ -294,8 +296,8 @@ def layers_with_weights(
         steps.setdefault(min(around, key=len, default=name), []).append(name)
     if unused := [block for block in known_blocks if block not in steps]:
         raise ValueError(
-            f"block {unused[0]!r} holds no layer with weights that the model calls, or lies in "
-            "another block"
+            f"block {unused[0]!r} holds no layer with weights that the model calls, or is part of "
+            "another block: remove it from blocks"
         )
     return steps
 
@@ -304,12 +306,12 @@ def layers_with_weights(
 
 
 def operation_labels(model: nn.Module) -> Callable[[Operation], str]:
-    """Function that gives an operation the name of the module whose parameters it uses.
+    """Function from an operation to the name of the module whose parameters the operation uses.
 
-    An operation without parameters gets the name of the operation, such as ``add``.
+    An operation without parameters gets its operation name, such as ``add``.
 
     Args:
-        model: the network to which the operations belong.
+        model: network that the operations belong to.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 5))
     >>> label = operation_labels(model)

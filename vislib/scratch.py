@@ -226,7 +226,9 @@ def gradient_descent(
 
 
 def minibatches(n: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Row numbers of one epoch: 0 … n − 1 in random order, `size` at a time (the last has fewer).
+    """Row numbers of one epoch: 0 … `n` − 1 in random order, `size` at a time (the last has fewer).
+
+    `rng` draws the order.
 
     >>> [len(rows) for rows in minibatches(10, 4, np.random.default_rng(0))]
     [4, 4, 2]
@@ -452,6 +454,8 @@ def input_gradient(
 def output_size(size: int, kernel: int, stride: int = 1, padding: int = 0) -> int:
     """Number of window positions along M pixels: ``(M − K + 2P) / S + 1``, rounded down.
 
+    M is `size`, K is `kernel`, S is `stride` and P is `padding`.
+
     >>> output_size(7, kernel=3, stride=2)
     3
     """
@@ -579,7 +583,10 @@ def unpool(values: np.ndarray, switches: np.ndarray, shape: tuple[int, int]) -> 
 
 
 def average_pool(x: np.ndarray, size: int, stride: int | None = None) -> np.ndarray:
-    """Average pooling: the mean of each window of C×H×W maps; `stride` is by default `size`."""
+    """Average pooling: the mean of each window of the C×H×W maps `x`, C×H'×W'.
+
+    The windows have `size`×`size` positions, at a distance of `stride` (default: `size`).
+    """
     stride = stride or size
     channels, height, width = x.shape
     shape = channels, output_size(height, size, stride), output_size(width, size, stride)

@@ -596,7 +596,13 @@ def _edit(theta: Parametrisation, edits: Sequence[Edit]) -> None:
 
 
 def noise(*shape: int, mean: float = 0.5, std: float = 0.1, seed: int = 0) -> Tensor:
-    """An image of Gaussian noise around `mean`, clipped to [0, 1]; it depends only on the seed."""
+    """An image of Gaussian noise, clipped to [0, 1], the same at each call with the same arguments.
+
+    Args:
+        shape: of the image, for example 1, 3, 128, 128.
+        mean, std: of the noise before it is clipped.
+        seed: of the random numbers.
+    """
     generator = torch.Generator().manual_seed(seed)
     return (mean + std * torch.randn(shape, generator=generator)).clamp(0, 1)
 

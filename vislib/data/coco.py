@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from vislib.data import CATEGORIES
 from vislib.data.download import Unreachable, download
 from vislib.data.images import MAX_PIXELS, decode, load_pil, read_encoded
 from vislib.errors import InputError, nearest
@@ -336,7 +337,7 @@ def fetch(
     folder: str | Path,
     *,
     split: str = "val2017",
-    categories: Sequence[str] = ("airplane", "bird", "dog", "elephant", "traffic light", "zebra"),
+    categories: Sequence[str] = CATEGORIES,
     per_category: int = 30,
     base_url: str = COCO_URL,
 ) -> Coco:

@@ -1,16 +1,15 @@
 """Averaged gradients: SmoothGrad and integrated gradients.
 
-The gradient ``g(x) = ∂y_c/∂x`` describes the score at a single point and changes strongly from one
+The gradient ``g(x) = ∂y_c/∂x`` is a property of a single point x, and it changes strongly from one
 point to the next. Both methods average it over many points, near the image or on the line from a
 baseline x' to the image:
 
     SmoothGrad             1/n Σ_k g(x + ε_k),   ε_k ~ N(0, σ²)      Smilkov et al. 2017
     integrated gradients   (x - x') ∫₀¹ g(x' + α (x - x')) dα        Sundararajan et al. 2017
 
-The points run through the model in batches whose size is limited by memory. The result depends
-neither on that size nor on the other images in `x`, and PyTorch's global random state is not used.
-`model`, `x` and `target` are explained in `vislib.explain.gradients`; `vislib.maps` reduces the
-result to one value for each pixel.
+The points run through the model in batches. Apart from rounding, the map of an image depends
+neither on the size of these batches nor on the other images in `x`. PyTorch's global random state
+is not used. `vislib.maps` reduces a map to one value for each pixel.
 
 References:
     Smilkov, Thorat, Kim, Viégas & Wattenberg 2017, "SmoothGrad: removing noise by adding noise".
@@ -33,7 +32,7 @@ from vislib.explain.gradients import gradient
 Method = Callable[[nn.Module, Tensor, Target], Tensor]
 PathRule = Literal["midpoint", "gauss_legendre"]
 
-# Pixels in one batch by default. Larger batches are not faster on a CPU.
+# Number of pixels in a batch by default. Larger batches are not faster on a CPU.
 _PIXELS = 4 * 224 * 224
 
 
@@ -51,25 +50,25 @@ def smoothgrad(
     method: Method = gradient,
     batch: int | None = None,
 ) -> Tensor:
-    """SmoothGrad ``1/n Σ_k g(x + ε_k)``: mean attribution map of n noisy copies of each image.
+    """SmoothGrad, ``1/n Σ_k g(x + ε_k)``, the mean map of n noisy copies: N×C×H×W, signed.
 
-    Smilkov et al. 2017. The noise is normal, with ``σ = level · (max(x) - min(x))`` for each image.
-    All images get the same n draws, made on the CPU, so the map of an image is the same on every
-    device and in every batch. As in the paper, a noisy copy may leave [0, 1].
+    Smilkov et al. 2017. The noise is normal with ``σ = level · (max(x) - min(x))``, computed for
+    each image. All images get the same n draws. The draws are made on the CPU and are therefore the
+    same for every device. As in the paper, the values of a noisy copy may leave [0, 1].
 
     Args:
         model, x, target: as in `vislib.explain.gradients`.
-        level: standard deviation of the noise relative to the image's range max − min, at least 0;
-            the paper recommends 0.1 to 0.2.
+        level: standard deviation of the noise as a fraction of the range max − min of the image, at
+            least 0; the paper recommends 0.1 to 0.2.
         n: number of noisy copies.
         seed: seed of the noise.
-        method: the function ``method(model, x, target)`` whose maps are averaged, such as
+        method: function ``method(model, x, target)`` whose maps are averaged, such as
             `gradients.guided_backprop`. `gradients.sensitivity` gives the mean of the squared
             gradients ("SmoothGrad²").
-        batch: number of copies that run at once (default: as many as have about 200,000 pixels).
+        batch: number of copies that run at once (default: about 200,000 pixels).
 
     Returns:
-        N×C×H×W, signed (or of the shape that `method` returns).
+        The mean map, N×C×H×W, or in the shape that `method` returns.
 
     Raises:
         ValueError: `level` is negative, or `n` or `batch` is not a whole number of at least 1.
@@ -95,7 +94,7 @@ def smoothgrad(
 
 
 def draws(shape: Iterable[int], n: int, seed: int = 0) -> Iterable[Tensor]:
-    """The n tensors of standard normal noise, one after another, that `smoothgrad` scales and adds.
+    """Standard normal noise for `smoothgrad`: n tensors, drawn one after another.
 
     Args:
         shape: shape of each tensor.
@@ -119,21 +118,19 @@ def integrated_gradients(
     rule: PathRule = "midpoint",
     batch: int | None = None,
 ) -> Tensor:
-    """Integrated gradients ``(x - x') Σ_k w_k g(x' + α_k (x - x'))`` from a baseline x' to x.
+    """Integrated gradients, ``(x - x') Σ_k w_k g(x' + α_k (x - x'))``: N×C×H×W, signed.
 
-    Sundararajan et al. 2017. With enough steps the map sums to ``y_c(x) - y_c(x')`` (completeness).
-    A pixel that has the same value in x and x' gets 0, however important it is for the model.
+    Sundararajan et al. 2017. With enough steps the values of each image sum to
+    ``y_c(x) - y_c(x')``, where x' is the baseline (completeness). A pixel with the same value in x
+    and x' gets 0, however important it is for the model.
 
     Args:
         model, x, target: as in `vislib.explain.gradients`.
-        baseline: x', a number (0 is black) or a tensor that broadcasts to `x`, such as those of
+        baseline: x', a number (0 is black), C×1×1 or N×C×H×W, such as
             `vislib.transforms.baseline_image`.
-        steps: number of points on the line at which the gradient is computed.
-        rule: positions α_k and weights w_k of these points, as in `path_rule`.
-        batch: number of points that run at once (default: as many as have about 200,000 pixels).
-
-    Returns:
-        N×C×H×W, signed.
+        steps: number of points on the line from x' to x.
+        rule: points α_k and weights w_k, see `path_rule`.
+        batch: number of points that run at once (default: about 200,000 pixels).
 
     Raises:
         ValueError: `steps` or `batch` is not a whole number of at least 1, `rule` is unknown, or
@@ -168,8 +165,8 @@ def integrated_gradients(
 def path_rule(steps: int, rule: PathRule = "midpoint") -> tuple[Tensor, Tensor]:
     """Points α_k in [0, 1] and weights w_k with ``Σ_k w_k h(α_k) ≈ ∫₀¹ h(α) dα``, as float64.
 
-    The gradient of a network with ReLUs is not a polynomial along the line: it jumps. A rule of
-    higher order for smooth functions is therefore not necessarily more accurate.
+    Along the line, the gradient of a network with ReLUs has jumps. A rule of higher order, which is
+    better for smooth functions, is therefore not necessarily more accurate.
 
     Args:
         steps: number of points.
@@ -205,7 +202,7 @@ def _weighted_sum(
     weights: Tensor,
     size: int,
 ) -> Tensor:
-    """``Σ_k weights_k method(model, points_k, target)``; at most `size` points exist at once."""
+    """``Σ_k w_k method(model, point_k, target)``, computed from `size` points at a time."""
     total = torch.zeros(())
     for part in weights.split(size):
         maps = method(model, torch.stack([*islice(points, len(part))]), target)
@@ -214,7 +211,7 @@ def _weighted_sum(
 
 
 def _batch_size(batch: int | None, x: Tensor) -> int:
-    """Number of images of the size of `x` in a batch: `batch`, or as many as have `_PIXELS`."""
+    """Number of images in a batch: `batch`, or by default as many as have `_PIXELS` pixels."""
     if batch is None:
         return max(1, _PIXELS // x[0, 0].numel())
     _check_at_least_one("batch", batch)

@@ -1,7 +1,7 @@
 """Class activation maps (CAM): the positions of a layer's feature maps that support a class.
 
-Let ``A^k``, k = 1 … K, be the feature maps of a layer, each with Z positions ``(i, j)``, ``y_c``
-the class score and ``g^k_ij = ∂y_c/∂A^k_ij`` its gradient:
+Let ``A^k``, k = 1 … K, be the feature maps of a layer, each with Z positions ``(i, j)``. Let
+``y_c`` be the class score and ``g^k_ij = ∂y_c/∂A^k_ij`` its gradient:
 
     CAM           Σ_k w_k^c A^k              w: weights of the linear layer after global pooling
     Grad-CAM      ReLU(Σ_k α_k A^k)          α_k = (1/Z) Σ_ij g^k_ij, for any network
@@ -9,18 +9,19 @@ the class score and ``g^k_ij = ∂y_c/∂A^k_ij`` its gradient:
     XGrad-CAM     ReLU(Σ_k α_k A^k)          α_k = Σ_ij g^k_ij A^k_ij / Σ_ij A^k_ij
     LayerCAM      ReLU(Σ_k ReLU(g^k) A^k)    one weight for each position
     Score-CAM     ReLU(Σ_k α_k A^k)          α: softmax over k of the score of x masked by A^k
-    Eigen-CAM     Σ_k v_k A^k                v: first right singular vector of A (positions × maps)
+    Eigen-CAM     Σ_k v_k A^k                v: first right singular vector of A (positions × K)
 
 In a network that ends in global average pooling and one linear layer, ``g^k_ij = w_k^c / Z`` at
-every position. There Grad-CAM and XGrad-CAM without their ReLU equal CAM divided by Z.
+every position. For such a network, Grad-CAM and XGrad-CAM without their ReLU equal CAM divided
+by Z.
 
-All maps have the size of the layer, N×1×h×w; `vislib.maps.upsample` brings them to the size of the
-image. The default layer is the last convolutional stage (`vislib.layers.last_conv_stage`). To find
-it, the first image runs through the model once more.
+All maps have the size of the layer, N×1×h×w; `vislib.maps.upsample` enlarges them to the size of
+the image. The default layer is the last convolutional stage (`vislib.layers.last_conv_stage`),
+which costs one more forward pass of the first image.
 
-Each formula that needs only ``A`` and ``g`` is a separate function, and `FORMULAS` lists them by
-name: one forward and one backward pass are enough for all of their maps. Eigen-CAM does not depend
-on the class. Score-CAM needs K forward passes instead of one backward pass.
+Each formula that needs only ``A`` and ``g`` is a separate function, and `FORMULAS` lists these
+functions by name. One forward and one backward pass are enough for all of their maps. Eigen-CAM
+does not depend on the class. Score-CAM needs K forward passes instead of one backward pass.
 
 References:
     Zhou, Khosla, Lapedriza, Oliva & Torralba 2016, "Learning Deep Features for Discriminative
@@ -57,21 +58,18 @@ from vislib.maps import upsample
 
 
 def cam(model: nn.Module, x: Tensor, target: Target, *, layer: Layer | None = None) -> Tensor:
-    """Class activation map ``M_c = Σ_k w_k^c A^k``.
+    """Class activation map, ``M_c = Σ_k w_k^c A^k``: N×1×h×w, signed.
 
     Zhou et al. 2016 for global average pooling (GAP), Oquab et al. 2015 for global max pooling
     (GMP). The model must end in GAP or GMP and one linear layer, or in a 1×1 convolution and GAP
-    (SqueezeNet), which is equivalent. This is tested on `x`: the logits must be ``W · mean(A) + b``
-    or ``W · max(A) + b``, with the mean or maximum over the positions of each map. The logits
-    ``mean(ReLU(W · A + b))`` of torchvision's SqueezeNets, which have a ReLU before their GAP, are
-    accepted, too.
+    (SqueezeNet), which is equivalent. The function tests this on `x`: the logits must equal
+    ``W · mean(A) + b`` or ``W · max(A) + b``, with the mean or maximum over the positions of each
+    feature map. It also accepts ``mean(ReLU(W · A + b))``, because torchvision's SqueezeNets have a
+    ReLU before their GAP.
 
     Args:
         model, x, target: as in `vislib.explain.gradients`.
-        layer: as in `grad_cam`. Without it, the first image runs through the model once more.
-
-    Returns:
-        N×1×h×w, signed.
+        layer: as in `grad_cam`.
 
     Raises:
         ValueError: the model does not end in this way after the layer.
@@ -88,8 +86,8 @@ def cam(model: nn.Module, x: Tensor, target: Target, *, layer: Layer | None = No
         weights = _head_weights(model, forward.maps, forward.logits)
         if weights is None:
             raise ValueError(
-                "CAM needs a net that takes the mean or the maximum of each map of its last "
-                f"convolutional stage and ends in one linear layer. This {type(model).__name__} "
+                "CAM needs a network that takes the mean or the maximum of each feature map of its "
+                f"last convolutional stage and ends in one linear layer. {type(model).__name__} "
                 f"does not after layer {find_layer(model, layer)[0]!r}: use grad_cam"
             )
         # For a target class c, the weights of the logits are 1 at c and 0 elsewhere.
@@ -98,14 +96,11 @@ def cam(model: nn.Module, x: Tensor, target: Target, *, layer: Layer | None = No
 
 
 def _head_weights(model: nn.Module, maps: Tensor, logits: Tensor) -> Tensor | None:
-    """Weights W, classes × K, of the layer that computes the logits from the maps as in `cam`.
-
-    The result is None if the model has no such layer.
-    """
+    """Weights W, classes × K, of the layer that computes the logits as in `cam`, or None."""
     if maps.ndim != 4:
         return None
     mean, maximum = maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))
-    # The second number is the larger one in half precision.
+    # In half precision, rounding errors exceed 1e-3.
     tolerance = max(1e-3, 8 * torch.finfo(maps.dtype).eps)
     for head in model.modules():
         if not isinstance(head, nn.Linear | nn.Conv2d):
@@ -116,7 +111,8 @@ def _head_weights(model: nn.Module, maps: Tensor, logits: Tensor) -> Tensor | No
         at_positions = F.conv2d(maps, weights[..., None, None], head.bias)
         candidates = [F.linear(pooled, weights, head.bias) for pooled in (mean, maximum)]
         candidates.append(F.relu(at_positions).mean(dim=(2, 3)))
-        # The scale leaves the bias out, because a large bias would hide errors of small weights.
+        # The scale is computed without the bias, because a large bias would hide the errors of
+        # small weights.
         scale = F.linear(mean, weights).abs().max()
         if any((logits - other).abs().max() <= tolerance * scale for other in candidates):
             return weights
@@ -129,15 +125,14 @@ def _head_weights(model: nn.Module, maps: Tensor, logits: Tensor) -> Tensor | No
 def grad_cam(
     model: nn.Module, x: Tensor, target: Target, *, layer: Layer | None = None, relu: bool = True
 ) -> Tensor:
-    """Grad-CAM ``ReLU(Σ_k α_k A^k)``, with α_k the mean of ``∂y_c/∂A^k`` over the positions.
+    """Grad-CAM, ``ReLU(Σ_k α_k A^k)`` with α_k the mean of ``∂y_c/∂A^k`` over the positions.
 
     Selvaraju et al. 2017.
 
     Args:
         model, x, target: as in `vislib.explain.gradients`.
-        layer: a module of the model or its dotted name. Default: the last convolutional stage; to
-            find it, the first image runs through the model once more.
-        relu: False keeps the negative values: the positions that lower the class score.
+        layer: module of the model or its dotted name (default: the last convolutional stage).
+        relu: whether to set negative values to 0, which belong to positions that lower the score.
 
     Returns:
         N×1×h×w, at least 0 with `relu`, signed without.
@@ -161,19 +156,16 @@ def grad_cam(
 def guided_grad_cam(
     model: nn.Module, x: Tensor, target: Target, *, layer: Layer | None = None
 ) -> Tensor:
-    """Guided Grad-CAM: `grad_cam`, upsampled to the size of the image, times guided backprop.
+    """Guided Grad-CAM, ``upsample(Grad-CAM) · guided backprop``: N×C×H×W, signed.
 
     Selvaraju et al. 2017.
 
     Args:
         model, x, target: as in `vislib.explain.gradients`.
-        layer: as in `grad_cam`. Without it, the first image runs through the model once more.
-
-    Returns:
-        N×C×H×W, signed.
+        layer: as in `grad_cam`.
 
     Raises:
-        ValueError: as `grad_cam` and `gradients.guided_backprop`.
+        ValueError: as in `grad_cam` and `gradients.guided_backprop`.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
     ...                       nn.Linear(4, 5))
@@ -190,20 +182,17 @@ def guided_grad_cam(
 def grad_cam_pp(
     model: nn.Module, x: Tensor, target: Target, *, layer: Layer | None = None
 ) -> Tensor:
-    """Grad-CAM++, by `grad_cam_pp_formula`.
+    """Grad-CAM++ by `grad_cam_pp_formula`: N×1×h×w, at least 0.
 
-    Chattopadhay et al. 2018. The method is meant for images with several objects of one class: a
-    feature map gets more weight where its gradient is positive.
+    Chattopadhay et al. 2018. The method is meant for images with several objects of one class: only
+    positions with a positive gradient contribute to the weight of a feature map.
 
     Args:
         model, x, target: as in `vislib.explain.gradients`.
-        layer: as in `grad_cam`. Without it, the first image runs through the model once more.
-
-    Returns:
-        N×1×h×w, at least 0.
+        layer: as in `grad_cam`.
 
     Raises:
-        ValueError: as `grad_cam`.
+        ValueError: as in `grad_cam`.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
     ...                       nn.Linear(4, 5))
@@ -216,20 +205,16 @@ def grad_cam_pp(
 def xgrad_cam(
     model: nn.Module, x: Tensor, target: Target, *, layer: Layer | None = None, relu: bool = True
 ) -> Tensor:
-    """XGrad-CAM, by `xgrad_cam_formula`.
+    """XGrad-CAM by `xgrad_cam_formula`: N×1×h×w, at least 0 with `relu`, signed without.
 
     Fu et al. 2020.
 
     Args:
         model, x, target: as in `vislib.explain.gradients`.
-        layer: as in `grad_cam`. Without it, the first image runs through the model once more.
-        relu: False keeps the negative values.
-
-    Returns:
-        N×1×h×w, at least 0 with `relu`, signed without.
+        layer, relu: as in `grad_cam`.
 
     Raises:
-        ValueError: as `grad_cam`.
+        ValueError: as in `grad_cam`.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
     ...                       nn.Linear(4, 5))
@@ -243,20 +228,17 @@ def xgrad_cam(
 
 
 def layer_cam(model: nn.Module, x: Tensor, target: Target, *, layer: Layer | None = None) -> Tensor:
-    """LayerCAM, by `layer_cam_formula`.
+    """LayerCAM by `layer_cam_formula`: N×1×h×w, at least 0.
 
-    Jiang et al. 2021. The method is meant for any layer, not only for the last one: with one weight
-    for each position, the maps of early layers stay sharp.
+    Jiang et al. 2021. The method is meant for any layer, not only for the last one. Because each
+    position has its separate weight, the maps of early layers stay sharp.
 
     Args:
         model, x, target: as in `vislib.explain.gradients`.
-        layer: as in `grad_cam`. Without it, the first image runs through the model once more.
-
-    Returns:
-        N×1×h×w, at least 0.
+        layer: as in `grad_cam`.
 
     Raises:
-        ValueError: as `grad_cam`.
+        ValueError: as in `grad_cam`.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
     ...                       nn.Linear(4, 5))
@@ -270,20 +252,17 @@ def layer_cam(model: nn.Module, x: Tensor, target: Target, *, layer: Layer | Non
 
 
 def eigen_cam(model: nn.Module, x: Tensor, target: Target, *, layer: Layer | None = None) -> Tensor:
-    """Eigen-CAM, by `eigen_cam_formula`: **the same map for all classes**, without a backward pass.
+    """Eigen-CAM by `eigen_cam_formula`: N×1×h×w, signed, **the same map for all classes**.
 
-    Muhammad & Yeasin 2020.
+    Muhammad & Yeasin 2020. No backward pass is needed. The sum of the map is at least 0.
 
     Args:
         model, x: as in `vislib.explain.gradients`.
-        target: is checked but not used, so that all methods have the same signature.
-        layer: as in `grad_cam`. Without it, the first image runs through the model once more.
-
-    Returns:
-        N×1×h×w, signed, with a sum of at least 0.
+        target: checked but not used, so that all methods have the same signature.
+        layer: as in `grad_cam`.
 
     Raises:
-        ValueError: as `grad_cam`.
+        ValueError: as in `grad_cam`.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
     ...                       nn.Linear(4, 5))
@@ -303,28 +282,25 @@ def score_cam(
     layer: Layer | None = None,
     batch: int = 32,
 ) -> Tensor:
-    """Score-CAM ``ReLU(Σ_k α_k A^k)``, without gradients: K + 1 forward passes for each image.
+    """Score-CAM, ``ReLU(Σ_k α_k A^k)`` without gradients: N×1×h×w, at least 0.
 
         H^k = upsample(A^k), scaled to [0, 1]          a mask
         α = softmax over k of y_c(x · H^k) - y_c(b)    score of the masked image
 
-    Wang et al. 2020; their program computes the weights from the probability instead of the score
-    in this formula of their paper. The score of the baseline image b is the same for every k. It
-    cancels in the softmax and is not computed. Where ``H^k`` is 0, the masked image is 0: black for
-    the networks of `vislib.nets`, the mean colour for a network that takes normalised images. A
-    constant map (of a dead filter, or of size 1×1) hides nothing and gets the weight 0. If all maps
-    are constant, the result is 0.
+    Wang et al. 2020. This is the formula of their paper; their program uses probabilities instead
+    of scores. The score of the baseline image b is the same for every k, so it cancels in the
+    softmax and is not computed. Where ``H^k`` is 0, the masked image is 0: black for the networks
+    of `vislib.nets`, the mean colour for a network that takes normalised images. A constant feature
+    map (of a dead filter, or of size 1×1) cannot serve as a mask and gets the weight 0. If all
+    feature maps are constant, the result is 0. Each image needs K + 1 forward passes.
 
     Args:
         model, x, target: as in `vislib.explain.gradients`.
-        layer: as in `grad_cam`. Without it, the first image runs through the model once more.
+        layer: as in `grad_cam`.
         batch: number of masked images that run at once.
 
-    Returns:
-        N×1×h×w, at least 0.
-
     Raises:
-        ValueError: `batch` is below 1; also as `grad_cam`.
+        ValueError: `batch` is less than 1, or as in `grad_cam`.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
     ...                       nn.Linear(4, 5))
@@ -348,12 +324,12 @@ def score_cam(
 
 
 def _is_varying(maps: Tensor) -> Tensor:
-    """K booleans: whether each of the K×h×w maps has more than one value."""
+    """Whether each of the K×h×w feature maps has more than one value, K booleans."""
     return maps.amax(dim=(1, 2)) > maps.amin(dim=(1, 2))
 
 
 def _masks(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """K×h×w maps as K×1×H×W masks: upsampled, then each scaled to [0, 1]."""
+    """Feature maps K×h×w as masks K×1×H×W: upsampled, then each scaled to [0, 1]."""
     large = upsample(maps[:, None], size)
     low, high = large.amin(dim=(2, 3), keepdim=True), large.amax(dim=(2, 3), keepdim=True)
     return (large - low) / (high - low).clamp(min=torch.finfo(maps.dtype).tiny)
@@ -363,12 +339,12 @@ def _masks(maps: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def grad_cam_formula(maps: Tensor, grads: Tensor, *, relu: bool = True) -> Tensor:
-    """Formula of Grad-CAM: ``α_k = (1/Z) Σ_ij g^k_ij``, then ``ReLU(Σ_k α_k A^k)``, N×1×h×w.
+    """Formula of Grad-CAM, ``ReLU(Σ_k α_k A^k)`` with ``α_k = (1/Z) Σ_ij g^k_ij``: N×1×h×w.
 
     Args:
         maps: feature maps ``A^k``, N×K×h×w.
-        grads: their gradients ``g^k = ∂y_c/∂A^k``, N×K×h×w.
-        relu: False keeps the negative values.
+        grads: gradients ``g^k = ∂y_c/∂A^k`` of the class score, N×K×h×w.
+        relu: as in `grad_cam`.
 
     Raises:
         ValueError: `maps` does not have four dimensions.
@@ -378,18 +354,23 @@ def grad_cam_formula(maps: Tensor, grads: Tensor, *, relu: bool = True) -> Tenso
 
 
 def grad_cam_pp_formula(maps: Tensor, grads: Tensor) -> Tensor:
-    """Formula of Grad-CAM++: ``α_k = Σ_ij ReLU(g_ij) / (2 + g_ij Σ_ab A^k_ab)``, then as Grad-CAM.
+    """Formula of Grad-CAM++, ``α_k = Σ_ij ReLU(g^k_ij) / (2 + g^k_ij Σ_ab A^k_ab)``: N×1×h×w.
 
     The paper takes ``exp(y_c)`` as the score. In a piecewise linear network its second and third
-    derivatives are ``exp(y_c) g²`` and ``exp(y_c) g³``, and the weight of the paper is
+    derivatives are ``exp(y_c) g²`` and ``exp(y_c) g³``, and a position contributes to the weight
 
-        ReLU(g) · g² / (2 g² + g³ Σ_ab A_ab),    times exp(y_c), which is the same at all positions
+        exp(y_c) · ReLU(g) · g² / (2 g² + g³ Σ_ab A_ab)
 
-    and is left out here, as in other programs. Cancelling ``g²`` avoids underflow for small
-    gradients, so no ε is needed. The formula is meant for feature maps after a ReLU: where A is
-    negative, the denominator can come near 0 or change its sign.
+    The factor ``exp(y_c)`` is the same at all positions and is left out here, as in other programs.
+    Cancelling ``g²`` avoids underflow for small gradients, so no ε is needed. The formula is meant
+    for feature maps after a ReLU. Where A is negative, the denominator can come near 0 or change
+    its sign; a position where it is 0 does not contribute.
 
-    `maps`, `grads` and errors are as in `grad_cam_formula`.
+    Args:
+        maps, grads: as in `grad_cam_formula`.
+
+    Raises:
+        ValueError: as in `grad_cam_formula`.
     """
     maps = _check_maps(maps)
     denominator = 2 + grads * maps.sum(dim=(2, 3), keepdim=True)
@@ -398,12 +379,17 @@ def grad_cam_pp_formula(maps: Tensor, grads: Tensor) -> Tensor:
 
 
 def xgrad_cam_formula(maps: Tensor, grads: Tensor, *, relu: bool = True) -> Tensor:
-    """Formula of XGrad-CAM: ``α_k = Σ_ij g_ij A^k_ij / Σ_ij A^k_ij``, then as Grad-CAM.
+    """Formula of XGrad-CAM, ``α_k = Σ_ij g^k_ij A^k_ij / Σ_ij A^k_ij``: N×1×h×w.
 
-    α_k is the mean gradient, weighted by the feature map, so without the ReLU the result sums to
-    ``Σ g · A``. A feature map whose sum is 0 gets the weight 0.
+    The weight α_k is the mean of the gradient, weighted by the feature map. Without the ReLU the
+    values therefore sum to ``Σ_k Σ_ij g^k_ij A^k_ij``. A feature map whose sum is 0 gets the
+    weight 0.
 
-    `maps`, `grads`, `relu` and errors are as in `grad_cam_formula`.
+    Args:
+        maps, grads, relu: as in `grad_cam_formula`.
+
+    Raises:
+        ValueError: as in `grad_cam_formula`.
     """
     maps = _check_maps(maps)
     total = maps.sum(dim=(2, 3), keepdim=True)
@@ -412,28 +398,36 @@ def xgrad_cam_formula(maps: Tensor, grads: Tensor, *, relu: bool = True) -> Tens
 
 
 def layer_cam_formula(maps: Tensor, grads: Tensor) -> Tensor:
-    """Formula of LayerCAM: ``ReLU(Σ_k ReLU(g^k) · A^k)``, one weight for each position.
+    """Formula of LayerCAM, ``ReLU(Σ_k ReLU(g^k) · A^k)``: N×1×h×w, at least 0.
 
-    `maps`, `grads` and errors are as in `grad_cam_formula`.
+    Args:
+        maps, grads: as in `grad_cam_formula`.
+
+    Raises:
+        ValueError: as in `grad_cam_formula`.
     """
     return _weighted_sum(grads.clamp(min=0), _check_maps(maps))
 
 
 def eigen_cam_formula(maps: Tensor, grads: Tensor | None = None) -> Tensor:
-    """Formula of Eigen-CAM: ``A v``, with v the first right singular vector of A, N×1×h×w.
+    """Formula of Eigen-CAM, ``A v`` with v the first right singular vector of A: N×1×h×w, signed.
 
-    A is the matrix positions × maps of one image. Its columns are not centred, as in the paper.
-    (pytorch-grad-cam centres them, which gives another method: the first principal component.) The
-    sign of a singular vector is arbitrary: here the result has a sum of at least 0, which makes
-    each of its values at least 0 for feature maps after a ReLU.
+    For each image A is the matrix (positions × K) of its feature maps. As in the paper, its columns
+    are not centred. (pytorch-grad-cam centres them, which gives another method: the first principal
+    component.) The sign of a singular vector is arbitrary. Here it is chosen such that the map has
+    a sum of at least 0. For feature maps after a ReLU each value is then at least 0.
 
-    `maps` and errors are as in `grad_cam_formula`. `grads` is not used: all formulas have the same
-    signature.
+    Args:
+        maps: as in `grad_cam_formula`.
+        grads: not used, so that all formulas have the same signature.
+
+    Raises:
+        ValueError: as in `grad_cam_formula`.
     """
     maps = _check_maps(maps)
-    positions = maps.flatten(2).mT
-    _, _, v = torch.linalg.svd(positions, full_matrices=False)
-    component = positions @ v[:, :1].mT
+    matrix = maps.flatten(2).mT
+    _, _, vh = torch.linalg.svd(matrix, full_matrices=False)
+    component = matrix @ vh[:, :1].mT
     component = torch.where(component.sum(dim=1, keepdim=True) < 0, -component, component)
     return component.mT.reshape(len(maps), 1, *maps.shape[2:])
 
@@ -445,37 +439,37 @@ FORMULAS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "layer_cam": layer_cam_formula,
     "eigen_cam": eigen_cam_formula,
 }
-"""The formulas that need only a layer's feature maps and their gradients, by method name."""
+"""Formulas that need only the feature maps of a layer and their gradients, by method name."""
 
 
 # --- Shared steps ---------------------------------------------------------------------------------
 
 
 def _layer_or_default(model: nn.Module, x: Tensor, layer: Layer | None) -> Layer:
-    """The given layer, or the last convolutional stage, which costs one forward pass."""
+    """Given layer, or the last convolutional stage, which costs one forward pass."""
     return last_conv_stage(model, x) if layer is None else layer
 
 
 def _maps_and_gradients(
     model: nn.Module, x: Tensor, target: Target, layer: Layer | None
 ) -> tuple[Tensor, Tensor]:
-    """``A`` and ``∂y_c/∂A`` of a layer, from one forward and one backward pass."""
+    """``A`` and ``∂y_c/∂A`` of a layer, N×K×h×w, from one forward and one backward pass."""
     with one_forward(model, x, target, layer=_layer_or_default(model, x, layer)) as forward:
         (grads,) = forward.backward(forward.maps)
         return forward.maps.detach(), grads
 
 
 def _check_maps(maps: Tensor) -> Tensor:
-    """The maps without their graph; ``ValueError`` if they are not N×K×h×w."""
+    """Feature maps without their graph; ``ValueError`` if they are not N×K×h×w."""
     if maps.ndim != 4:
         raise ValueError(
-            "a class activation map needs maps of shape N×K×h×w, but the layer gives "
-            f"{tuple(maps.shape)}: choose a convolutional layer"
+            "a class activation map needs feature maps of shape N×K×h×w, got "
+            f"{tuple(maps.shape)} from the layer: choose a convolutional layer"
         )
     return maps.detach()
 
 
 def _weighted_sum(weights: Tensor, maps: Tensor, *, relu: bool = True) -> Tensor:
-    """``Σ_k weights · A^k``, N×1×h×w; with `relu` its positive part."""
+    """``Σ_k weights · A^k``, N×1×h×w, with the ReLU if `relu`."""
     weighted = (weights * maps).sum(dim=1, keepdim=True)
     return weighted.clamp(min=0) if relu else weighted

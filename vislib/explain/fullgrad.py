@@ -4,17 +4,14 @@ For a network with ReLUs, the class score ``f = y_c`` is
 
     f(x) = Σ_i x_i ∂f/∂x_i + Σ_b b ∂f/∂b
 
-The second sum is over all biases, and a bias of a convolution counts at each position of its
-feature map. So each convolution has maps of **bias-gradients** ``b ⊙ ∂f/∂b``, N×K×h×w. Gradient ×
-input is the first sum alone. `fullgrad_parts` returns all terms; `fullgrad` turns them into one
-attribution map:
+The first sum is gradient × input. The second sum is over all biases. The bias of a convolution
+counts at each position of its feature map, so each convolution has maps of **bias-gradients**
+``b ⊙ ∂f/∂b``, N×K×h×w. `fullgrad_parts` returns all terms. `fullgrad` combines them into one
+attribution map, whose values no longer sum to the score:
 
     FullGrad(x) = Σ_channels ψ(x ⊙ ∂f/∂x) + Σ_layers Σ_maps ψ(b ⊙ ∂f/∂b)
 
     ψ(R) = upsample(rescale(|R|)),    rescale: linear, to [0, 1]
-
-The values of this map no longer sum to the score. `model`, `x` and `target` are explained in
-`vislib.explain.gradients`.
 
 References:
     Srinivas & Fleuret 2019, "Full-Gradient Representation for Neural Network Visualization".
@@ -48,14 +45,14 @@ from vislib.maps import upsample
 
 @dataclass(frozen=True)
 class FullGradient:
-    """The score of each image and the parts that sum to it.
+    """Result of `fullgrad_parts`: the score of each image and the parts that sum to it.
 
     Attributes:
         score: ``f(x)``, N values.
-        input: ``x ⊙ ∂f/∂x``, N×C×H×W.
-        biases: the bias-gradients ``b ⊙ ∂f/∂b`` of every layer that has a bias, by the name of the
+        input: ``x ⊙ ∂f/∂x``, N×C×H×W, signed.
+        biases: bias-gradients ``b ⊙ ∂f/∂b`` of every layer that has a bias, by the name of the
             layer, in the order of the forward pass: N×K×h×w after convolutions, N×K after dense
-            layers.
+            layers, signed. The second call of a layer ``conv`` has the name ``conv#2``.
     """
 
     score: Tensor
@@ -67,7 +64,7 @@ class FullGradient:
         return torch.stack([part.flatten(1).sum(1) for part in self.parts()]).sum(0)
 
     def parts(self) -> tuple[Tensor, ...]:
-        """The part of the input, then those of the biases."""
+        """Part of the input, then the parts of the biases."""
         return (self.input, *self.biases.values())
 
 
@@ -75,17 +72,21 @@ def fullgrad_parts(model: nn.Module, x: Tensor, target: Target) -> FullGradient:
     """Exact decomposition of the score, ``f(x) = Σ_i x_i ∂f/∂x_i + Σ_b b ∂f/∂b``.
 
     Srinivas & Fleuret 2019. A bias is all that an operation adds independently of the image: the
-    bias of a convolution or dense layer, the whole shift ``β - γ μ/σ`` of a BatchNorm, and the
-    ``-mean`` of an image normalisation. Two kinds of operations have an implicit bias. An
-    activation η other than ReLU has ``η(z) - η'(z) z``, where its tangent meets the axis
-    (``relu6``: 6 where it saturates). A product ``a · b`` of two tensors that depend on the image
-    (a gate) has ``-a · b``. So the sum is exact for these networks, too.
+    bias of a convolution or dense layer, the shift ``β - γ μ/σ`` of batch normalisation, or the
+    ``-mean`` of an image normalisation. Two kinds of operations have an implicit bias, so that the
+    sum is exact for these networks, too. An activation η other than ReLU has ``η(z) - η'(z) z``,
+    the value of its tangent at 0 (``relu6``: 6 where it saturates). A product ``a · b`` of two
+    tensors that depend on the image (a gate) has ``-a · b``.
 
     Args:
         model, x, target: as in `vislib.explain.gradients`.
 
+    Returns:
+        The score and all terms of the sum, as a `FullGradient`.
+
     Raises:
-        ValueError: the model uses an operation of another kind.
+        ValueError: the model calls an operation that is neither of these kinds nor linear nor a
+            selection of values, such as a softmax.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 5))
     >>> parts = fullgrad_parts(model, torch.rand(2, 3, 4, 4), target=1)
@@ -117,7 +118,7 @@ def fullgrad_parts(model: nn.Module, x: Tensor, target: Target) -> FullGradient:
 
 
 def _bias_term(operation: Operation) -> Tensor | None:
-    """Explicit or implicit bias of an operation, in a shape that broadcasts to its output."""
+    """Bias of an operation, in a shape that broadcasts to its output, or None."""
     z = operation.output.detach()
     match operation.family:
         case "convolution" | "dense":
@@ -142,22 +143,19 @@ def _bias_term(operation: Operation) -> Tensor | None:
 def fullgrad(
     model: nn.Module, x: Tensor, target: Target, *, rescale: Literal["map", "layer"] = "map"
 ) -> Tensor:
-    """FullGrad ``Σ_channels ψ(x ⊙ ∂f/∂x) + Σ_layers Σ_maps ψ(b ⊙ ∂f/∂b)``, with `psi` as ψ.
+    """FullGrad, ``Σ_channels ψ(x ⊙ ∂f/∂x) + Σ_layers Σ_maps ψ(b ⊙ ∂f/∂b)``: N×1×H×W, at least 0.
 
-    Srinivas & Fleuret 2019. The values do not sum to the score: `fullgrad_parts` has the exact
-    decomposition. Dense layers have no positions, so their biases are left out.
+    Srinivas & Fleuret 2019. The function ψ is `psi`. The values do not sum to the score; for the
+    exact decomposition see `fullgrad_parts`. Dense layers have no positions, so their biases are
+    left out.
 
     Args:
         model, x, target: as in `vislib.explain.gradients`.
-        rescale: ``"map"`` rescales each map by itself, as in the paper; ``"layer"`` all maps of a
-            layer together, as in the program of its authors.
-
-    Returns:
-        N×1×H×W, at least 0.
+        rescale: ``"map"`` rescales each map separately, as in the paper; ``"layer"`` rescales all
+            maps of a layer together, as in the program of its authors.
 
     Raises:
-        ValueError: `rescale` is neither of the two, or the model uses an operation that
-            `fullgrad_parts` does not know.
+        ValueError: `rescale` is neither of the two, or as in `fullgrad_parts`.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 5))
     >>> fullgrad(model, torch.rand(2, 3, 4, 4), target=1).shape
@@ -174,13 +172,13 @@ def fullgrad(
 
 
 def psi(part: Tensor, size: Sequence[int], *, dims: tuple[int, ...] = (2, 3)) -> Tensor:
-    """FullGrad's ψ: absolute values, rescaled to [0, 1], upsampled bilinearly, N×K×H×W.
+    """ψ of FullGrad: absolute values, rescaled to [0, 1] and upsampled bilinearly, N×K×H×W.
 
     Args:
         part: N×K×h×w, for example the bias-gradients of a layer.
-        size: (height, width) of the result.
-        dims: dimensions that are rescaled together: (2, 3) for each map by itself, (1, 2, 3) for
-            all maps of the layer. Maps that are constant become 0.
+        size: (H, W), height and width of the result.
+        dims: dimensions that are rescaled together: (2, 3) for each map separately, (1, 2, 3) for
+            all maps of the layer. Maps of constant absolute value become 0.
 
     >>> psi(torch.tensor([[[[-3.0, 1.0]]]]), (1, 2)).flatten().tolist()
     [1.0, 0.0]

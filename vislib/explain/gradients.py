@@ -1,7 +1,7 @@
-"""Gradient, deconvnet and guided backpropagation: the class score sent back to the pixels.
+"""Gradient, deconvnet and guided backpropagation: backward passes from the score to the pixels.
 
 Each method needs one forward and one backward pass. At every ReLU ``f = max(z, 0)`` the backward
-pass receives a signal ``R`` and passes on ``R_in``:
+pass receives a signal ``R`` at the output and computes the signal ``R_in`` at the input:
 
     gradient           R_in = (f > 0) · R               Simonyan et al. 2014
     deconvnet          R_in = (R > 0) · R               Zeiler & Fergus 2013
@@ -13,22 +13,21 @@ Three more maps are functions of the gradient ``g = ∂y_c/∂x`` of the class s
     sensitivity        g²                               Montavon et al. 2018
     gradient × input   x · g                            Shrikumar et al. 2016
 
-A gradient says how the score would change. Gradient × input is also a decomposition of the score:
-for a network with ReLUs and no biases its values sum to ``y_c``. Sensitivity sums to ``‖g‖²``.
+Gradient × input is a decomposition of the score: for a network with ReLUs and no biases its values
+sum to ``y_c``. The values of the sensitivity sum to ``‖g‖²``, which is not the score.
 
 All explanation methods of `vislib.explain` share three arguments:
 
-    model    a network that maps images N×C×H×W to logits N×K. It runs in evaluation mode and is
-             afterwards as it was, also after an exception.
-    x        the images, N×C×H×W, float and finite, in the range that the model expects: [0, 1] for
-             the networks of `vislib.nets`.
-    target   the target class: one class index for all images or N of them. A
-             `vislib.core.Contrast` of classes ("why A rather than B") and a
-             `vislib.core.Weighted` sum of logits are possible, too.
+    model    network from images N×C×H×W to logits N×K. It runs in evaluation mode, and its previous
+             state is restored afterwards, also after an exception.
+    x        images, N×C×H×W, float and finite, in the range that the model expects: [0, 1] for the
+             networks of `vislib.nets`.
+    target   target class: one class index for all images or N of them. The target may also be a
+             `vislib.core.Contrast` of classes ("why A rather than B") or a `vislib.core.Weighted`
+             sum of logits.
 
 They return a raw, signed attribution map on the device and in the dtype of `x`. They raise
-``ValueError`` if `x` is not a finite float tensor N×C×H×W, or if the model does not have the target
-class.
+``ValueError`` if `x` is not a finite float tensor N×C×H×W, or if the target class does not exist.
 
 References:
     Simonyan, Vedaldi & Zisserman 2014, "Deep Inside Convolutional Networks: Visualising Image
@@ -53,12 +52,12 @@ from vislib.maps import channel_maximum
 
 
 def deconvnet_rule(operation: Operation, signal: Tensor) -> tuple[Tensor]:
-    """Pass on the positive part of the signal, ``max(R, 0)``; the forward pass is not used."""
+    """Positive part of the signal, ``max(R, 0)``, independent of the forward pass."""
     return (signal.clamp(min=0),)
 
 
 def guided_rule(operation: Operation, signal: Tensor) -> tuple[Tensor, ...]:
-    """Pass on the positive part of the signal, times the derivative: ``f'(z) · max(R, 0)``."""
+    """Positive part of the signal times the derivative, ``f'(z) · max(R, 0)``."""
     return operation.vjp(signal.clamp(min=0))
 
 
@@ -66,15 +65,12 @@ def guided_rule(operation: Operation, signal: Tensor) -> tuple[Tensor, ...]:
 
 
 def gradient(model: nn.Module, x: Tensor, target: Target) -> Tensor:
-    """Gradient of the class score, ``∂y_c/∂x``.
+    """Gradient of the class score, ``∂y_c/∂x``: N×C×H×W, signed.
 
     Simonyan et al. 2014.
 
     Args:
         model, x, target: as explained at the top of this module.
-
-    Returns:
-        N×C×H×W, signed: how the score changes with each pixel.
 
     Raises:
         ValueError: `x` is not a batch of finite images, or the target class does not exist.
@@ -90,16 +86,13 @@ def gradient(model: nn.Module, x: Tensor, target: Target) -> Tensor:
 
 
 def saliency(model: nn.Module, x: Tensor, target: Target) -> Tensor:
-    """Saliency map ``max_channel |∂y_c/∂x|``.
+    """Saliency map, ``max |∂y_c/∂x|`` over the channels: N×1×H×W, at least 0.
 
     Simonyan et al. 2014. `vislib.maps.positive_part` of the `gradient` keeps only the pixels that
     raise the score when they become brighter.
 
     Args:
         model, x, target: as explained at the top of this module.
-
-    Returns:
-        N×1×H×W, at least 0.
 
     Raises:
         ValueError: `x` is not a batch of finite images, or the target class does not exist.
@@ -113,17 +106,14 @@ def saliency(model: nn.Module, x: Tensor, target: Target) -> Tensor:
 
 
 def deconvnet(model: nn.Module, x: Tensor, target: Target) -> Tensor:
-    """Reconstruction of a deconvnet: the backward pass with ``R_in = (R > 0) · R`` at every ReLU.
+    """Deconvnet: backward pass with ``R_in = (R > 0) · R`` at every ReLU, N×C×H×W, signed.
 
-    Zeiler & Fergus 2013. The gates of the forward ReLUs are not used. Pooling passes the signal to
-    the position of the maximum (the "switches") and convolutions use their transposed filters; both
-    are what autograd does. The rule is the same for activations other than ReLU.
+    Zeiler & Fergus 2013. The rule does not use the gates ``f > 0`` of the forward pass. Max pooling
+    passes the signal to the position of the maximum (the "switches") and convolutions use their
+    transposed filters, as in every backward pass. Other activations have the same rule as ReLU.
 
     Args:
         model, x, target: as explained at the top of this module.
-
-    Returns:
-        N×C×H×W, signed.
 
     Raises:
         ValueError: `x` is not a batch of finite images, the target class does not exist, or the
@@ -143,16 +133,13 @@ def deconvnet(model: nn.Module, x: Tensor, target: Target) -> Tensor:
 
 
 def guided_backprop(model: nn.Module, x: Tensor, target: Target) -> Tensor:
-    """Guided backpropagation: ``R_in = (f > 0) · (R > 0) · R`` at every ReLU.
+    """Guided backpropagation: ``R_in = (f > 0) · (R > 0) · R`` at every ReLU, N×C×H×W, signed.
 
-    Springenberg et al. 2015. For another activation ``f(z)`` the derivative takes the place of the
-    gate: ``R_in = f'(z) · max(R, 0)``.
+    Springenberg et al. 2015. For another activation ``f(z)`` the derivative replaces the gate
+    ``f > 0``: ``R_in = f'(z) · max(R, 0)``.
 
     Args:
         model, x, target: as explained at the top of this module.
-
-    Returns:
-        N×C×H×W, signed.
 
     Raises:
         ValueError: `x` is not a batch of finite images, the target class does not exist, or the
@@ -170,16 +157,14 @@ def guided_backprop(model: nn.Module, x: Tensor, target: Target) -> Tensor:
 
 
 def sensitivity(model: nn.Module, x: Tensor, target: Target) -> Tensor:
-    """Sensitivity ``R_i = (∂y_c/∂x_i)²``; the values of each image sum to ``‖∇y_c‖²``.
+    """Sensitivity, ``R_i = (∂y_c/∂x_i)²``: N×C×H×W, at least 0.
 
-    Montavon et al. 2018. The map shows which pixels would make the image a better example of the
-    class, not which pixels make it an example of the class now.
+    Montavon et al. 2018. The values of each image sum to ``‖∇y_c‖²``. The map shows the pixels
+    whose change would make the image more, or less, an example of the class. It does not show the
+    pixels that make the image an example of the class.
 
     Args:
         model, x, target: as explained at the top of this module.
-
-    Returns:
-        N×C×H×W, at least 0.
 
     Raises:
         ValueError: `x` is not a batch of finite images, or the target class does not exist.
@@ -194,16 +179,13 @@ def sensitivity(model: nn.Module, x: Tensor, target: Target) -> Tensor:
 
 
 def gradient_x_input(model: nn.Module, x: Tensor, target: Target) -> Tensor:
-    """Gradient × input ``R_i = x_i ∂y_c/∂x_i``.
+    """Gradient × input, ``R_i = x_i ∂y_c/∂x_i``: N×C×H×W, signed.
 
     Shrikumar et al. 2016. A pixel of value 0 (black) always has the relevance 0. For a network with
     ReLUs and no biases the values of each image sum to its class score.
 
     Args:
         model, x, target: as explained at the top of this module.
-
-    Returns:
-        N×C×H×W, signed.
 
     Raises:
         ValueError: `x` is not a batch of finite images, or the target class does not exist.

@@ -499,14 +499,12 @@ def shapley(
     Args:
         model: N×C×H×W images to N×K logits. It is left as it was.
         x: the images, N×C×H×W in [0, 1].
-        target: what is explained: a class index, N of them, or another target of
-            `vislib.core.score`.
+        target: a class index, N of them, or another target of `vislib.core.score`.
         segments: the number of `superpixels` of each image, or the segments themselves, H×W or
             N×H×W whole numbers (0 … n-1 in each image).
         samples: the number of orders, even. An image needs about samples × (segments - 1) forward
             passes.
-        baseline: the pixel values of missing segments, as for `vislib.explain.occlusion.occlusion`:
-            a number, C×1×1, or N×C×H×W.
+        baseline: the pixel values of missing segments: a number, C×1×1, or N×C×H×W.
         seed: of the random orders.
 
     Returns:

@@ -6,13 +6,14 @@ of an image is a sum with one relevance for each pixel:
     f(x) ≈ Σ_i R_i,    R_i = ∂f/∂x_i(x̃) · (x_i - x̃_i)
 
 For a linear f the sum is exact; otherwise the terms of higher order are missing. The result depends
-on the root point. `root_point` searches for one with Newton's method, as if f were linear:
+on the root point. `root_point` searches for one with Newton's method, whose step is exact if f is
+linear:
 
     x ← x - f(x) ∇f(x) / ‖∇f(x)‖²
 
-Gradient × input (`vislib.explain.gradients`) is the special case x̃ → 0 of a network with ReLUs and
+Gradient × input (`vislib.explain.gradients`) is the special case x̃ → 0 for a network with ReLUs and
 no biases. Layer-wise relevance propagation (`vislib.explain.lrp`) decomposes the score layer by
-layer instead. `model`, `x` and `target` are explained in `vislib.explain.gradients`.
+layer instead.
 
 References:
     Bach, Binder, Montavon, Klauschen, Müller & Samek 2015, "On Pixel-Wise Explanations for
@@ -33,17 +34,15 @@ from vislib.explain.gradients import gradient
 def simple_taylor(
     model: nn.Module, x: Tensor, target: Target, root: Tensor | None = None
 ) -> Tensor:
-    """Simple Taylor decomposition ``R_i = ∂f/∂x_i(x̃) · (x_i - x̃_i)`` around a root point x̃.
+    """Simple Taylor decomposition, ``R_i = ∂f/∂x_i(x̃) · (x_i - x̃_i)``: N×C×H×W, signed.
 
-    Bach et al. 2015; Montavon et al. 2018.
+    Bach et al. 2015; Montavon et al. 2018. The values of each image sum to its score, up to terms
+    of higher order.
 
     Args:
         model, x, target: as in `vislib.explain.gradients`.
-        root: the root points x̃, of the shape of `x` or one that broadcasts to it (default: those of
-            `root_point`). The score at these points is not checked.
-
-    Returns:
-        N×C×H×W, signed. The values of each image sum to its score up to terms of higher order.
+        root: root points x̃, N×C×H×W or a tensor that broadcasts to `x` (default: those of
+            `root_point`). The function does not check the score at these points.
 
     Raises:
         ValueError: `root` is None and `root_point` finds none for an image.
@@ -71,13 +70,13 @@ def root_point(
 ) -> Tensor:
     """Root points x̃ near the images, N×C×H×W, with ``|f(x̃)| ≤ tolerance · |f(x)|``.
 
-    Newton's steps are repeated from the new point. When two points with scores of opposite sign are
-    known, a root is between them, and bisection finds it. The root point is near the image, but not
+    Newton's method starts at the image. As soon as two points with scores of opposite sign are
+    known, bisection finds a root between them. The root point is near the image, but it is not
     necessarily the nearest one, and it need not look like an image.
 
     Args:
         model, x, target: as in `vislib.explain.gradients`.
-        steps: maximum number of steps.
+        steps: largest number of steps, at least 1.
         tolerance: largest score of a root point, as a fraction of the score of its image.
         box: smallest and largest value of a pixel in Newton's method (default: no limits).
 
@@ -92,7 +91,7 @@ def root_point(
     """
     point = check_images(x).detach()
     target = constant_target(model, point, target)
-    # The last points with f > 0 and with f ≤ 0; NaN for an image without such a point so far.
+    # The latest points with f > 0 and with f ≤ 0; NaN for an image that has no such point yet.
     above = below = torch.full_like(point, torch.nan)
     limit = None
     for _ in range(steps):

@@ -53,7 +53,7 @@ _BATCH_PIXELS = 4 * 224 * 224
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run measures.
+    """The settings of a run.
 
     Attributes:
         nets: names for `nets.load`.
@@ -120,7 +120,12 @@ class Record:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A unit that gave no record, and the reason."""
+    """A unit that gave no record.
+
+    Attributes:
+        image_id, category, net, size: as in `Record`.
+        reason: the message for the user.
+    """
 
     image_id: int
     category: str
@@ -392,9 +397,8 @@ def run(
     """Run what is not yet done, and return all records in the order of the plan.
 
     Finished batches are in ``out/parts``, one file each, which is written as a whole or not at all.
-    Its name is a fingerprint of everything that the numbers depend on (images, annotations,
-    weights, classes, methods and their settings), so a folder may hold several runs and never
-    mixes them up. Batches with skipped units are tried again.
+    The file's name is a fingerprint of everything that the numbers depend on, so a folder may hold
+    several runs and never mixes them up. Batches with skipped units are tried again.
 
     Args:
         coco: the data.
@@ -413,16 +417,9 @@ def run(
     plan = _checked(plan, coco, targets)
     work = batches(coco, plan)
     if not work:
-        raise InputError(
-            f"no image of {coco.folder} shows any of {', '.join(plan.categories or ())}"
-        )
-    parts = out / "parts"
-    try:
-        parts.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{out} cannot hold the results ({error.strerror}): choose another folder for them"
-        ) from error
+        names = ", ".join(plan.categories or ())
+        raise InputError(f"no image of {coco.folder} shows any of {names}")
+    parts = _parts_folder(out)
     data = hashlib.sha256(coco.file.read_bytes()).hexdigest()
 
     records: list[Record] = []
@@ -435,8 +432,7 @@ def run(
             layer = _stage(models[""]) if models else ""
             for batch in net_batches:
                 files = {image_id: _read(coco, image_id) for image_id, _ in batch.units}
-                images = [_digest(files[image_id]) for image_id, _ in batch.units]
-                part = parts / f"{_key({**setting, **asdict(batch), 'images': images})}.json"
+                part = parts / f"{_key(setting, batch, files)}.json"
                 rows, missed = _read_part(part)
                 if missed or not rows:
                     bar.set_postfix_str(f"{net}, {batch.size}", refresh=False)
@@ -455,6 +451,18 @@ def run(
                 skipped += missed
                 bar.update(len(batch.units))
     return records, skipped
+
+
+def _parts_folder(out: Path) -> Path:
+    """The folder of finished batches, which is made if it is missing."""
+    parts = out / "parts"
+    try:
+        parts.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{out} cannot hold the results ({error.strerror}): choose another folder for them"
+        ) from error
+    return parts
 
 
 def _checked(plan: Plan, coco: Coco, targets: Mapping[str, Targets]) -> Plan:
@@ -484,6 +492,11 @@ def check_categories(
     coco: Coco, categories: Sequence[str] | None, targets: Mapping[str, Targets]
 ) -> tuple[str, ...]:
     """The categories to run, each once; None gives all that the data and the networks share.
+
+    Args:
+        coco: the data.
+        categories: names, or None.
+        targets: for each network its classes by category, see `vislib.nets.class_targets`.
 
     Raises:
         InputError: the data or a network does not have a category.
@@ -523,7 +536,7 @@ def _stage(model: nets.Classifier) -> str:
 def _setting(
     plan: Plan, models: Mapping[str, nn.Module], targets: Targets | None
 ) -> dict[str, Any]:
-    """What the numbers of one network depend on, besides data and batch."""
+    """The settings on which the numbers of one network depend, besides data and batch."""
     if not models:
         return {"weights": [], "targets": None, "methods": CONTROLS, "settings": []}
     assert targets is not None
@@ -555,8 +568,12 @@ def _digest(content: bytes | None) -> str:
     return "unreadable" if content is None else hashlib.sha256(content).hexdigest()
 
 
-def _key(setting: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:32]
+def _key(setting: Mapping[str, Any], batch: Batch, files: Mapping[int, bytes | None]) -> str:
+    """The fingerprint of all that the numbers of a batch depend on: images, annotations, weights,
+    classes, methods and their settings."""
+    images = [_digest(files[image_id]) for image_id, _ in batch.units]
+    text = json.dumps({**setting, **asdict(batch), "images": images}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _read_part(path: Path) -> tuple[list[Record], list[Skipped]]:
@@ -582,6 +599,10 @@ def map_file(folder: Path, net: str, size: Size, image_id: int, category: str, m
     """The file in which a run with ``save_maps`` keeps a raw map (C×H×W, NumPy's format).
 
     A drawing of the map is beside it, as PNG.
+
+    Args:
+        folder: the folder ``maps`` of the run.
+        net, size, image_id, category, method: as in `Record`.
     """
     name = f"{image_id:012d}_{category.replace(' ', '_')}_{method}.npy"
     return folder / net / str(size) / name

@@ -30,7 +30,12 @@ Box = tuple[float, float, float, float]
 
 
 class Error(NamedTuple):
-    """A localisation error, 0 to 1, with the ends of its 95 % bootstrap interval."""
+    """A localisation error with its interval.
+
+    Attributes:
+        error: the fraction of cases, 0 to 1.
+        low, high: the ends of its 95 % bootstrap interval.
+    """
 
     error: float
     low: float

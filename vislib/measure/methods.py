@@ -94,15 +94,21 @@ class Method:
 def occlusion_by_fraction(
     model: nn.Module, x: Tensor, target: Target, *, square: int, step: int
 ) -> Tensor:
-    """`occlusion` with a grey square whose side is 1/`square` of the image's shorter side, and
-    whose step is 1/`step` of it. N×1×H×W, signed."""
+    """`occlusion` with a grey square that grows with the image, N×1×H×W, signed.
+
+    Args:
+        model, x, target: as in `vislib.explain.gradients`.
+        square: the side of the square is 1/`square` of the image's shorter side.
+        step: the step is 1/`step` of it.
+    """
     side = min(x.shape[-2:])
     size, stride = max(1, side // square), max(1, side // step)
     return occlusion(model, x, target, size=size, stride=stride)
 
 
 def taylor_or_zero(model: nn.Module, x: Tensor, target: Target) -> Tensor:
-    """`simple_taylor`, and zeros for an image without a root point. N×C×H×W, signed.
+    """`simple_taylor` of `model` for `target` at `x`, and zeros for an image without a root point:
+    N×C×H×W, signed.
 
     A map of zeros has no energy, so its P is undefined and counted as undefined.
     """
@@ -117,6 +123,10 @@ def unit_deconvnet(model: nn.Module, x: Tensor, target: Target, *, layer: str) -
     """The deconvnet's reconstruction from the most active unit of each image, N×C×H×W, signed.
 
     The class has no influence: `target` only makes the signature that of all methods.
+
+    Args:
+        model, x, target: as in `vislib.explain.gradients`.
+        layer: the dotted name of the unit's layer.
 
     Raises:
         ValueError: the modules up to the layer do not form a chain, see `deconvnet.chain`.

@@ -85,7 +85,13 @@ class Scenes(NamedTuple):
 
 
 def scenes(model: nets.Classifier, coco: Coco, count: int) -> Scenes:
-    """The first `count` scenes with objects of two or more categories, at the model's size."""
+    """The first `count` scenes with objects of two or more categories.
+
+    Args:
+        model: the network that gives the size of the images and the class of each category.
+        coco: the data.
+        count: the number of scenes.
+    """
     ids = [i for i in coco.image_ids() if len(coco.objects(i)) > 1][:count]
     classes, rows = class_targets(model), []
     for i in ids:
@@ -107,6 +113,11 @@ def passes(
     also where occlusion computes only a part of it. A backward pass is one signal that leaves the
     logits of one image, whether it is propagated to the pixels or only to a layer. What a rule of
     LRP computes inside a layer is not counted.
+
+    Args:
+        method: an entry of the registry.
+        model, x, target: as in `vislib.explain.gradients`.
+        layer: the layer for class activation maps.
     """
     forwards = backwards = 0
 
@@ -216,7 +227,12 @@ def measure(
 
 
 class MeanP(NamedTuple):
-    """Mean P over the records of a benchmark, and the ends of its 95 % interval."""
+    """Mean P over the records of a benchmark, with its interval.
+
+    Attributes:
+        P: the mean, 0 to 1.
+        low, high: the ends of its 95 % interval.
+    """
 
     P: float
     low: float

@@ -141,6 +141,9 @@ def deletion(
             number, C×1×1, or N×C×H×W.
         batch: how many images go through the network at once.
 
+    Returns:
+        The probability after each step, and the area under this curve.
+
     Raises:
         ValueError: maps of another size or that are not finite, or less than one step or image.
 
@@ -162,7 +165,12 @@ def insertion(
 ) -> Curve:
     """Begin with a baseline, the blurred image, and insert the strongest pixels. High is good.
 
-    Arguments, ties and errors are those of `deletion`.
+    Args:
+        model, x, target, maps, steps, baseline, batch: as in `deletion`, which also describes ties
+            and errors.
+
+    Returns:
+        As `deletion`.
 
     Petsiuk et al. 2018, "RISE: Randomized Input Sampling for Explanation of Black-box Models".
     """

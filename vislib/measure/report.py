@@ -173,7 +173,7 @@ def chart(summary: pd.DataFrame, view: str = "all", *, columns: int | None = Non
             _draw_bars(axis, here, positions, groups)
             _label_bars(axis, here, positions)
             axis.set_title(
-                "all nets, sizes and categories" if view == "all" else f"{view}: {value}"
+                "all networks, sizes and categories" if view == "all" else f"{view}: {value}"
             )
             axis.set_xlim(0, (1.12 if columns == 1 else 1.3) * end)
             axis.set_ylim(-height + 0.3, 0.7)
@@ -201,7 +201,7 @@ def _positions(summary: pd.DataFrame) -> tuple[dict[str, float], dict[str, list[
         "the same with random weights": [
             m + RANDOM for m in explanations if m + RANDOM in best_first
         ],
-        "no net": [method for method in best_first if method in CONTROLS],
+        "no network": [method for method in best_first if method in CONTROLS],
     }
     positions: dict[str, float] = {}
     y = 0.0
@@ -300,7 +300,12 @@ def spread(records: pd.DataFrame) -> Figure:
 
 
 def write(records: Sequence[Record], skipped: Sequence[Skipped], out: Path) -> pd.DataFrame:
-    """Write records, table, charts and the skipped units into the folder `out`.
+    """Write the results of a run into a folder: records, table, charts and skipped units.
+
+    Args:
+        records: as `benchmark.run` returns them.
+        skipped: likewise.
+        out: the folder, which must exist.
 
     Returns:
         The `table`.

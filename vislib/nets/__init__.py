@@ -434,7 +434,11 @@ def class_targets(
 
 
 def check_device(device: str) -> None:
-    """Raise an `InputError` unless PyTorch can compute on a device such as "cuda"."""
+    """Check that PyTorch can compute on a device such as "cuda", before any work is done.
+
+    Raises:
+        InputError: it cannot; the message names the devices that can be used.
+    """
     try:
         torch.ones(1, device=device).sum().item()
     # The type of the error depends on how PyTorch was built.

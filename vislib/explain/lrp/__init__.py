@@ -7,17 +7,20 @@ redistributes it to its inputs in proportion to their contributions ``x_i w_ij``
 
     R_i = Σ_j  x_i w_ij / z_j · R_j
 
-Relevance is conserved, ``Σ_i R_i = Σ_j R_j``, apart from what biases and stabilisers absorb. This
-formula is LRP-0. Other rules change the contributions, and a composite chooses a rule for each
-layer:
+This rule is LRP-0. Relevance is conserved, ``Σ_i R_i = Σ_j R_j``, except for the relevance that
+biases and stabilisers absorb. Other rules change the contributions, and a composite assigns a rule
+to each layer:
 
-    rules        how one layer redistributes relevance: LRP-0, ε, γ, αβ, z⁺, zB, w², flat
+    rules        redistribution in one layer: LRP-0, ε, γ, αβ, z⁺, zB, w², flat
     operations   operations of a forward pass as layers with weights and biases
-    composites   which layer of a network gets which rule
-    propagation  the propagation from the score to the pixels: `lrp` and `relevance_by_layer`
+    composites   assignment of rules to the layers of a network
+    propagation  propagation from the score to the pixels: `lrp` and `relevance_by_layer`
 
-Bach et al. 2015, "On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise
-Relevance Propagation"; Montavon et al. 2019, "Layer-Wise Relevance Propagation: An Overview".
+References:
+    Bach, Binder, Montavon, Klauschen, Müller & Samek 2015, "On Pixel-Wise Explanations for
+    Non-Linear Classifier Decisions by Layer-Wise Relevance Propagation".
+    Montavon, Binder, Lapuschkin, Samek & Müller 2019, "Layer-Wise Relevance Propagation: An
+    Overview".
 """
 
 from __future__ import annotations
