@@ -1,4 +1,4 @@
-"""The deconvnet as a net, against PyTorch's own unpooling, Captum, the rule on autograd, loops."""
+"""The deconvnet, against PyTorch's unpooling, Captum, the rule on autograd, and loops."""
 
 from collections.abc import Callable
 
@@ -26,12 +26,12 @@ def x() -> Tensor:
     return torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(1)).double()
 
 
-def relative_error(seen: Tensor, expected: Tensor) -> float:
-    assert seen.shape == expected.shape and expected.abs().max() > 0
-    return float((seen - expected).norm() / expected.norm())
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    assert actual.shape == expected.shape and expected.abs().max() > 0
+    return float((actual - expected).norm() / expected.norm())
 
 
-# ------------------------------------------------------------------ the steps, by themselves
+# --- Single steps ---------------------------------------------------------------------------------
 
 OVERLAPPING = torch.tensor([[1.0, 2.0, 0.0, 0.0], [3.0, 9.0, 5.0, 0.0], [0.0, 4.0, 0.0, 8.0]])
 
@@ -39,38 +39,38 @@ OVERLAPPING = torch.tensor([[1.0, 2.0, 0.0, 0.0], [3.0, 9.0, 5.0, 0.0], [0.0, 4.
 def unpool_loops(signal: Tensor, switches: Tensor, size: tuple[int, int], overlap: str) -> Tensor:
     n, channels, h, w = signal.shape
     out = torch.zeros(n, channels, *size, dtype=signal.dtype)
-    taken = set()
+    filled = set()
     for i in range(n):
         for c in range(channels):
             for r in range(h):
                 for s in range(w):
-                    place = i, c, *divmod(int(switches[i, c, r, s]), size[1])
+                    target = i, c, *divmod(int(switches[i, c, r, s]), size[1])
                     value = signal[i, c, r, s]
                     if overlap == "sum":
-                        out[place] += value
-                    elif overlap == "last" or place not in taken:
-                        out[place] = value
+                        out[target] += value
+                    elif overlap == "last" or target not in filled:
+                        out[target] = value
                     else:
-                        out[place] = max(out[place], value)
-                    taken.add(place)
+                        out[target] = max(out[target], value)
+                    filled.add(target)
     return out
 
 
 @pytest.mark.parametrize("overlap", ["largest", "last", "sum"])
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(2, 2, 0), (3, 2, 0), (3, 2, 1)])
-def test_unpool_is_what_plain_loops_give(kernel, stride, padding, overlap):
+def test_unpool_equals_plain_loops(kernel, stride, padding, overlap):
     torch.manual_seed(0)
     maps = torch.randn(2, 3, 11, 8, dtype=torch.float64)
     pooled, switches = F.max_pool2d(maps, kernel, stride, padding, return_indices=True)
-    signal = torch.randn_like(pooled)  # of both signs: a largest value may be negative
-    seen = deconvnet.unpool(signal, switches, (11, 8), overlap=overlap)
-    assert torch.equal(seen, unpool_loops(signal, switches, (11, 8), overlap))
+    signal = torch.randn_like(pooled)  # both signs, because a largest value may be negative
+    actual = deconvnet.unpool(signal, switches, (11, 8), overlap=overlap)
+    assert torch.equal(actual, unpool_loops(signal, switches, (11, 8), overlap))
     if overlap == "last":
         torch_own = F.max_unpool2d(signal, switches, kernel, stride, padding, (11, 8))
-        assert torch.equal(seen, torch_own)
+        assert torch.equal(actual, torch_own)
 
 
-def test_what_the_three_ways_do_where_windows_share_their_maximum():
+def test_three_rules_for_windows_with_the_same_maximum():
     _, switches = F.max_pool2d(OVERLAPPING[None, None], 2, 1, return_indices=True)
     signal = torch.tensor([[[[7.0, 2, 0], [3, 1, 6]]]])
     assert switches[0, 0].tolist() == [[5, 5, 6], [5, 5, 11]]  # four windows have the 9
@@ -80,11 +80,11 @@ def test_what_the_three_ways_do_where_windows_share_their_maximum():
     }
     assert at_nine == {"largest": 7, "last": 1, "sum": 13}
     assert deconvnet.shared_fraction(switches) == pytest.approx(4 / 6)
-    with pytest.raises(ValueError, match="'largest', 'last' or 'sum', not 'first'"):
+    with pytest.raises(ValueError, match="'largest', 'last' or 'sum', got 'first'"):
         deconvnet.unpool(signal, switches, (3, 4), overlap="first")
 
 
-def test_overwriting_can_lose_the_only_value_that_comes_down():
+def test_overwriting_can_lose_the_only_value():
     _, switches = F.max_pool2d(OVERLAPPING[None, None], 2, 1, return_indices=True)
     one = deconvnet.only_unit(torch.full((1, 1, 2, 3), 5.0), 0, (0, 0))
     sums = {
@@ -106,7 +106,7 @@ def test_overwriting_can_lose_the_only_value_that_comes_down():
     ids=str,
 )
 @pytest.mark.parametrize("size", [(17, 24), (18, 21)])
-def test_transposed_filters_are_the_derivative_of_the_convolution(options, size):
+def test_transposed_filters_are_the_derivative_of_a_convolution(options, size):
     torch.manual_seed(0)
     conv = nn.Conv2d(4, 6, **options).double()
     maps = torch.randn(2, 4, *size, dtype=torch.float64, requires_grad=True)
@@ -117,41 +117,41 @@ def test_transposed_filters_are_the_derivative_of_the_convolution(options, size)
 
 
 @pytest.mark.parametrize("options", [{"padding": "same"}, {"padding_mode": "reflect"}])
-def test_a_padding_that_is_no_zeros_is_refused(options):
+def test_padding_other_than_zeros_is_refused(options):
     conv = nn.Conv2d(3, 3, 3, **{"padding": 1} | options)
     with pytest.raises(ValueError, match="zeros around the map"):
         deconvnet.transposed(torch.rand(1, 3, 8, 8), conv, (8, 8))
 
 
-def test_one_value_stays_alone():
+def test_only_one_value_is_kept():
     maps = torch.tensor([[[1.0, 4.0], [4.0, 2.0]], [[-3.0, -1.0], [-2.0, -5.0]]])[None]
     assert deconvnet.only_unit(maps, 0).tolist() == [[[[0, 4], [0, 0]], [[0, 0], [0, 0]]]]
     assert deconvnet.only_unit(maps, 1).tolist() == [[[[0, 0], [0, 0]], [[0, -1], [0, 0]]]]
     assert deconvnet.only_unit(maps, 1, (1, 1)).sum() == -5
-    with pytest.raises(ValueError, match="no unit 2: the layer has units 0 to 1"):
+    with pytest.raises(ValueError, match="unit must be between 0 and 1, got 2"):
         deconvnet.only_unit(maps, 2)
-    with pytest.raises(ValueError, match="no position"):
+    with pytest.raises(ValueError, match=r"position must be inside maps of 2×2, got \(0, 2\)"):
         deconvnet.only_unit(maps, 0, (0, 2))
-    with pytest.raises(ValueError, match="no position"):
+    with pytest.raises(ValueError, match=r"position must be inside maps of 2×2, got \(-1, 0\)"):
         deconvnet.only_unit(maps, 0, (-1, 0))
 
 
-@pytest.mark.parametrize(("where", "inside"), [("corner", 0), ("centre", 1)])
-def test_fixed_places(where, inside):
+@pytest.mark.parametrize(("kind", "inside"), [("corner", 0), ("centre", 1)])
+def test_fixed_switches(kind, inside):
     pool = nn.MaxPool2d(3, 2, padding=1)
     _, switches = F.max_pool2d(torch.rand(1, 2, 7, 9), 3, 2, 1, return_indices=True)
     step = deconvnet.Step("pool", pool, (7, 9), switches)
-    places = deconvnet.fixed_switches(step, where)
-    assert places.shape == switches.shape
+    switches_of = deconvnet.fixed_switches(step, kind)
+    assert switches_of.shape == switches.shape
     for row in range(4):
         for column in range(5):
             top, left = max(row * 2 - 1 + inside, 0), max(column * 2 - 1 + inside, 0)
-            assert places[0, 1, row, column] == top * 9 + left
-    with pytest.raises(ValueError, match="'switches', 'corner' or 'centre', not 'middle'"):
+            assert switches_of[0, 1, row, column] == top * 9 + left
+    with pytest.raises(ValueError, match="'recorded', 'corner' or 'centre', got 'middle'"):
         deconvnet.fixed_switches(step, "middle")
 
 
-# ------------------------------------------------------------------ the whole way
+# --- Whole reconstructions ------------------------------------------------------------------------
 
 NO_OVERLAP = [
     ("pocket_vgg", "net.features.3"),  # a convolution, before its ReLU
@@ -165,7 +165,7 @@ OVERLAP = [
     ("pocket_alexnet", "net.features.5"),
     ("pocket_alexnet", "net.features.11"),
     ("pocket_alexnet", "net.features"),
-    ("pocket_squeezenet", "net.features.3.expand3x3"),  # on one branch the path is a chain
+    ("pocket_squeezenet", "net.features.3.expand3x3"),  # the path through one branch is a chain
     ("pocket_resnet", "net.layer1.0.bn2"),  # padded pool, batch normalisation
 ]
 
@@ -174,7 +174,7 @@ def by_rule(model: nn.Module, x: Tensor, layer: str, unit: int, position=None) -
     """The rule on autograd from one unit, times its activation, as the deconvnet starts."""
     maps, _ = deconvnet.forward(model, x, layer)
     activation = deconvnet.only_unit(maps, unit, position).sum(dim=(1, 2, 3)).view(-1, 1, 1, 1)
-    assert (activation > 0).all(), "choose a unit that fires"
+    assert (activation > 0).all(), "the unit must fire"
     view = unit_view(model, x, layer, unit, position=position, rule=deconvnet_rule)
     return activation * view
 
@@ -187,29 +187,29 @@ def firing(model: nn.Module, x: Tensor, layer: str) -> list[int]:
 
 @pytest.mark.parametrize(("name", "layer"), NO_OVERLAP)
 @pytest.mark.parametrize("overlap", ["largest", "last", "sum"])
-def test_without_overlap_it_is_the_rule_on_autograd(name, layer, overlap, x):
+def test_without_overlap_it_equals_the_rule_on_autograd(name, layer, overlap, x):
     model = nets.load(name).double()
     for unit in firing(model, x, layer):
-        seen = deconvnet.reconstruct(model, x, layer, unit, overlap=overlap)
-        assert relative_error(seen, by_rule(model, x, layer, unit)) < 1e-10
+        actual = deconvnet.reconstruct(model, x, layer, unit, overlap=overlap)
+        assert relative_error(actual, by_rule(model, x, layer, unit)) < 1e-10
 
 
 @pytest.mark.parametrize(("name", "layer"), OVERLAP)
-def test_with_overlap_it_is_the_rule_where_it_adds_up(name, layer, x):
+def test_with_overlap_the_sum_equals_the_rule_on_autograd(name, layer, x):
     model = nets.load(name).double()
     for unit in firing(model, x, layer):
         expected = by_rule(model, x, layer, unit)
-        seen = deconvnet.reconstruct(model, x, layer, unit, overlap="sum")
-        assert relative_error(seen, expected) < 1e-10
+        actual = deconvnet.reconstruct(model, x, layer, unit, overlap="sum")
+        assert relative_error(actual, expected) < 1e-10
 
 
-def test_at_a_given_position(x):
+def test_a_given_position_equals_the_rule_on_autograd(x):
     model = nets.load("pocket_vgg").double()
     maps, _ = deconvnet.forward(model, x, "net.features.7")
     unit, row, column = (maps.amin(0) > 0).nonzero()[-1].tolist()
-    seen = deconvnet.reconstruct(model, x, "net.features.7", unit, (row, column))
+    actual = deconvnet.reconstruct(model, x, "net.features.7", unit, (row, column))
     expected = by_rule(model, x, "net.features.7", unit, (row, column))
-    assert relative_error(seen, expected) < 1e-10
+    assert relative_error(actual, expected) < 1e-10
 
 
 def test_overlapping_pools_differ_from_the_rule(x):
@@ -221,11 +221,11 @@ def test_overlapping_pools_differ_from_the_rule(x):
     unit = firing(model, x, "net.features.11")[0]
     expected = by_rule(model, x, "net.features.11", unit)
     for overlap in ("largest", "last"):
-        seen = deconvnet.reconstruct(model, x, "net.features.11", unit, overlap=overlap)
-        assert relative_error(seen, expected) > 0.1
+        actual = deconvnet.reconstruct(model, x, "net.features.11", unit, overlap=overlap)
+        assert relative_error(actual, expected) > 0.1
 
 
-def test_a_class_score_through_the_features_of_a_net(x):
+def test_a_class_score_through_the_features(x):
     """The head by the rule, the features by the deconvnet: together `gradients.deconvnet`."""
     for name, equal in [("pocket_vgg", True), ("pocket_alexnet", False)]:
         model = nets.load(name).double()
@@ -239,7 +239,7 @@ def test_a_class_score_through_the_features_of_a_net(x):
 
 
 def in_torch(features: nn.Sequential, x: Tensor, unit: int) -> Tensor:
-    """Zeiler's net of PyTorch's own layers: MaxUnpool2d, ReLU, ConvTranspose2d."""
+    """Zeiler's deconvnet of PyTorch's layers: MaxUnpool2d, ReLU, ConvTranspose2d."""
     way_down: list[Callable[[Tensor], Tensor]] = []
     for module in features:
         size = x.shape
@@ -269,38 +269,38 @@ def in_torch(features: nn.Sequential, x: Tensor, unit: int) -> Tensor:
 
 
 @pytest.mark.parametrize("name", ["alexnet", "vgg11"])
-def test_on_torchvision_nets_it_is_pytorchs_own_layers(name, untrained, x):
+def test_torchvision_networks_equal_pytorchs_layers(name, untrained, x):
     model = untrained(name)
     for layer in ("features", "features.5", "features.8"):
         end = len(model.features) if layer == "features" else int(layer.split(".")[1]) + 1
         for unit in firing(model, x.float(), layer)[:2]:
-            seen = deconvnet.reconstruct(model, x.float(), layer, unit, overlap="last")
+            actual = deconvnet.reconstruct(model, x.float(), layer, unit, overlap="last")
             expected = in_torch(model.features[:end], x.float(), unit)
-            assert seen.shape == expected.shape
-            assert (seen - expected).abs().max() <= 1e-5 * expected.abs().max()
+            assert actual.shape == expected.shape
+            assert (actual - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 @pytest.mark.parametrize("name", ["alexnet", "vgg11"])
-def test_against_captums_neuron_deconvolution(name, untrained, x):
+def test_sum_equals_captums_neuron_deconvolution(name, untrained, x):
     model, layer = untrained(name), "features.7"
-    picture = x.float()
-    maps, _ = deconvnet.forward(model, picture, layer)
+    image = x.float()
+    maps, _ = deconvnet.forward(model, image, layer)
     unit, row, column = (maps.amin(0) > 0).nonzero()[0].tolist()
-    seen = deconvnet.reconstruct(model, picture, layer, unit, (row, column), overlap="sum")
+    actual = deconvnet.reconstruct(model, image, layer, unit, (row, column), overlap="sum")
     in_place = [m for m in model.modules() if isinstance(m, nn.ReLU)]
     try:
         for relu in in_place:
-            relu.inplace = False  # Captum's hooks cannot bear it
+            relu.inplace = False  # Captum's hooks need ReLUs that are not in place
         method = captum.attr.NeuronDeconvolution(model, model.features[7])
-        theirs = method.attribute(picture.clone().requires_grad_(), (unit, row, column))
+        expected = method.attribute(image.clone().requires_grad_(), (unit, row, column))
     finally:
         for relu in in_place:
             relu.inplace = True
     activation = maps[:, unit, row, column].view(-1, 1, 1, 1)
-    assert relative_error(seen, activation * theirs.detach()) < 1e-5
+    assert relative_error(actual, activation * expected.detach()) < 1e-5
 
 
-def test_the_picture_grows_with_the_activation_and_is_nothing_without(x):
+def test_reconstruction_is_proportional_to_the_activation(x):
     model = nets.load("pocket_vgg").double()
     maps, steps = deconvnet.forward(model, x, "net.features.12")
     signal = deconvnet.only_unit(maps, firing(model, x, "net.features.12")[0])
@@ -309,30 +309,30 @@ def test_the_picture_grows_with_the_activation_and_is_nothing_without(x):
     assert not deconvnet.project(0 * signal, steps).any()
 
 
-def test_without_switches_a_pool_puts_all_values_into_one_corner(x):
+def test_without_switches_all_values_go_to_one_corner(x):
     model = nets.load("pocket_vgg").double()
     layer, unit = "net.features.2", firing(model, x, "net.features.2")[0]
     maps, _ = deconvnet.forward(model, x, layer)
     signal = torch.zeros(2, maps.shape[1], 96, 96).double()
     signal[:, unit, 6, 10] = maps[:, unit, 3, 5]
     expected = F.conv_transpose2d(signal, model.net.features[0].weight.detach(), padding=1)
-    seen = deconvnet.reconstruct(model, x, layer, unit, (3, 5), places="corner")
-    assert relative_error(seen, expected / model.normalize.std) < 1e-12
-    assert not torch.equal(seen, deconvnet.reconstruct(model, x, layer, unit, (3, 5)))
+    actual = deconvnet.reconstruct(model, x, layer, unit, (3, 5), switches="corner")
+    assert relative_error(actual, expected / model.normalize.std) < 1e-12
+    assert not torch.equal(actual, deconvnet.reconstruct(model, x, layer, unit, (3, 5)))
 
 
-def test_a_net_without_pools_forgets_the_picture(x):
-    """Nothing but the switches knows the picture: without pools, all pictures give the same map."""
+def test_without_pools_all_images_give_the_same_map(x):
+    """Only the switches depend on the image, so without pools all images give the same map."""
     signal = gradients.deconvnet(nets.load("pocket_allconv").double(), x, 3)
     assert relative_error(signal[0], signal[1]) < 1e-12
     signal = gradients.deconvnet(nets.load("pocket_vgg").double(), x, 3)
     assert relative_error(signal[0], signal[1]) > 0.5
 
 
-# ------------------------------------------------------------------ the path
+# --- The chain ------------------------------------------------------------------------------------
 
 
-def test_the_chain_is_followed_in_the_order_of_the_calls(x):
+def test_chain_is_in_the_order_of_the_calls(x):
     model = nets.load("pocket_squeezenet").double()
     path = [name for name, _ in chain(model, x, "net.features.3.expand3x3")]
     assert path == [
@@ -343,7 +343,7 @@ def test_the_chain_is_followed_in_the_order_of_the_calls(x):
 
 
 class Uses(nn.Module):
-    """What a chain can meet: a ReLU used twice, dropout, a part that is never called."""
+    """A network with a ReLU that is used twice, dropout, and a part that is never called."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -359,57 +359,57 @@ class Uses(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-def test_reused_relus_and_dropout(x):
+def test_chain_with_reused_relus_and_dropout(x):
     torch.manual_seed(0)
     model = Uses().double().train()
     path = [name for name, _ in chain(model, x, "relu")]
-    assert path == ["conv1", "relu", "drop", "same", "conv2", "relu"]  # an empty part is none
+    assert path == ["conv1", "relu", "drop", "same", "conv2", "relu"]  # without the empty part
     with torch.inference_mode():
         assert [name for name, _ in chain(model, x.clone(), "relu")] == path
     unit = firing(model, x, "relu")[0]
-    seen = deconvnet.reconstruct(model, x, "relu", unit)
-    assert relative_error(seen, by_rule(model, x, "relu", unit)) < 1e-12
+    actual = deconvnet.reconstruct(model, x, "relu", unit)
+    assert relative_error(actual, by_rule(model, x, "relu", unit)) < 1e-12
     assert all(module.training for module in model.modules())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     with pytest.raises(ValueError, match="never gives a tensor at layer 'never'"):
         chain(model, x, "never")
-    with pytest.raises(ValueError, match=r"no way back through 'head' \(Linear\)"):
+    with pytest.raises(ValueError, match=r"cannot go back through 'head' \(Linear\)"):
         chain(model, x, "head")
 
 
 @pytest.mark.parametrize(
     ("name", "layer", "message"),
     [
-        ("resnet18", "layer1.0", "what 'layer1.0.relu' takes comes from no single module"),
-        ("resnet18", "layer2.0.conv1", "what 'layer1.1.relu' takes"),  # a sum in place
-        ("squeezenet1_1", "features.3", "what 'features.3' gives comes from no single module"),
-        ("googlenet", "maxpool1", "no single module"),  # functions between modules
-        ("densenet121", "features.denseblock1", "no single module"),
-        ("alexnet", "avgpool", r"no way back through 'avgpool' \(AdaptiveAvgPool2d\)"),
+        ("resnet18", "layer1.0", "the input of 'layer1.0.relu' is not the output of a single"),
+        ("resnet18", "layer2.0.conv1", "the input of 'layer1.1.relu'"),  # a sum in place
+        ("squeezenet1_1", "features.3", "the output of 'features.3' is not the output of a single"),
+        ("googlenet", "maxpool1", "not the output of a single module"),  # functions between modules
+        ("densenet121", "features.denseblock1", "not the output of a single module"),
+        ("alexnet", "avgpool", r"cannot go back through 'avgpool' \(AdaptiveAvgPool2d\)"),
         ("alexnet", "feature", "the model has no layer 'feature'"),
     ],
 )
-def test_what_is_no_chain_is_refused_by_name(name, layer, message, untrained, x):
+def test_a_path_that_is_not_a_chain_is_refused(name, layer, message, untrained, x):
     with pytest.raises(ValueError, match=message):
         deconvnet.reconstruct(untrained(name), x.float(), layer, 0)
 
 
-def test_the_model_and_the_picture_stay_as_they_were(untrained, x):
+def test_model_and_image_stay_as_they_were(untrained, x):
     model = untrained("alexnet")
     model.train()
-    picture = x.float()
-    kept = picture.clone()
+    image = x.float()
+    kept = image.clone()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     try:
-        deconvnet.reconstruct(model, picture, "features", 0)
-        with pytest.raises(ValueError, match="no unit"):
-            deconvnet.reconstruct(model, picture, "features", 999)
+        deconvnet.reconstruct(model, image, "features", 0)
+        with pytest.raises(ValueError, match="unit must be between 0 and 255, got 999"):
+            deconvnet.reconstruct(model, image, "features", 999)
         with pytest.raises(ValueError, match="float tensor"):
             deconvnet.reconstruct(model, torch.zeros(3, 96, 96), "features", 0)
         assert all(module.training for module in model.modules())
     finally:
         model.eval()
-    assert torch.equal(picture, kept)
+    assert torch.equal(image, kept)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert all(p.requires_grad for p in model.parameters())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())

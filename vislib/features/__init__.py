@@ -1,26 +1,31 @@
-"""What the units of a net look for: their filters, what excites them, and what they can see.
+"""Features that a network has learnt: functions of a layer, without a target class.
 
-A *unit* is one channel of a layer; at each position of its map it looks at another window of the
-picture. Four ways to ask what it looks for:
+A **unit** is one channel of a layer. At each position of its feature map it depends on another part
+of the image. Four ways to find out which pattern it detects:
 
-    filters     its weights as a picture, which works for the first layer only (`filter_pictures`)
+    filters     its weights as an image, for the first layer only (`filter_images`)
     activity    how often and how strongly it fires, and whether it is dead (`activity`)
-    patches     the windows that excite it most, out of many pictures (`top_patches`)
-    views       the parts of a window that excite it, by a backward pass from it (`unit_view`)
+    patches     the parts of many images that excite it most (`top_patches`)
+    views       the pixels that excite it, by a backward pass from it (`unit_view`)
 
-and what it can see at all is its receptive field (`receptive_field`).
+The part of the image that it depends on is its receptive field (`receptive_field`).
+
+Two modules treat whole layers: `vislib.features.deconvnet` sends feature maps back to the pixels,
+and `vislib.features.neighbours` compares the feature vectors of images.
 """
+
+from __future__ import annotations
 
 from vislib.features.patches import TopPatches, patch_views, top_patches
 from vislib.features.receptive_field import ReceptiveField, receptive_field
-from vislib.features.units import Activity, activity, filter_pictures, first_filters, unit_view
+from vislib.features.units import Activity, activity, filter_images, first_filters, unit_view
 
 __all__ = [
     "Activity",
     "ReceptiveField",
     "TopPatches",
     "activity",
-    "filter_pictures",
+    "filter_images",
     "first_filters",
     "patch_views",
     "receptive_field",

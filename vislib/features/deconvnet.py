@@ -1,29 +1,29 @@
-"""The deconvnet of Zeiler and Fergus, built as a net of its own: unpool, rectify, filter.
+"""The deconvnet of Zeiler and Fergus, built from modules: unpool, rectify, filter.
 
-A unit of an inner layer fired. Which pattern of the picture made it fire? The deconvnet runs the
-net's own operations in the opposite direction, from the maps with everything but this one value
-set to zero, down to the pixels:
+Which pattern of the image makes a unit of an inner layer fire? The deconvnet sets all activations
+of the layer to zero except that one, and sends it through the inverse operations down to the
+pixels:
 
-    forwards        backwards
-    max pooling     unpooling: each value goes to the place of its window's maximum (the "switch"),
-                    which the forward pass has written down; all other places are zero
+    forward         backward
+    max pooling     unpooling: each value goes back to the position of its window's maximum (the
+                    "switch"), which the forward pass has recorded; all other positions are zero
     ReLU            rectify: R ← max(R, 0), on the signal; the forward ReLU's gates are not used
-    convolution     the transposed filters, the same weights, without bias
+    convolution     the transposed filters, with the same weights and without bias
 
-`vislib.explain.gradients.deconvnet_rule` does the same on autograd's backward pass, for any net. Where each
-is right, and where the two differ:
+`vislib.explain.gradients.deconvnet_rule` computes the same with autograd's backward pass, for any
+network. The two agree and differ as follows:
 
-* **Pools that do not overlap** (VGG): equal to the last digits.
+* **Pools without overlap** (VGG): equal up to rounding.
 * **Overlapping pools** (AlexNet): two windows may have the same maximum. The derivative of max
-  pooling adds up what they send to it; unpooling keeps one value, here the largest (see `unpool`).
+  pooling adds up what both send to it; unpooling keeps one value, here the largest (see `unpool`).
   With ``overlap="sum"`` the two are equal again.
 * **The start**: the deconvnet starts with the activation itself, a gradient with 1. A deconvnet is
-  positively homogeneous, so the pictures differ by this one factor.
-* **Normalisation** is linear up to its constant, so its way back is the same factor: the signal is
-  divided by the deviation, and the picture is one of the image in [0, 1].
+  positively homogeneous, so the two results differ by this one factor.
+* **Normalisation** is linear up to a constant, so the signal is divided by the standard deviation.
+  The result therefore refers to the image in [0, 1].
 
-Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks"; Zeiler, Taylor &
-Fergus 2011, "Adaptive Deconvolutional Networks for Mid and High Level Feature Learning".
+Zeiler, Taylor & Fergus 2011, "Adaptive Deconvolutional Networks for Mid and High Level Feature
+Learning"; Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks".
 """
 
 from __future__ import annotations
@@ -38,15 +38,20 @@ from vislib.core import Layer, find_layer, frozen
 from vislib.layers import module_calls
 from vislib.nets import Normalize
 
-_NO_OPERATION = (nn.Identity, nn.Dropout, nn.Dropout2d)  # in evaluation mode
-_KNOWN = (nn.Conv2d, nn.ReLU, nn.MaxPool2d, nn.BatchNorm2d, Normalize, *_NO_OPERATION)
+# Modules that pass their input through unchanged in evaluation mode.
+_IDENTITY = (nn.Identity, nn.Dropout, nn.Dropout2d)
+_KNOWN = (nn.Conv2d, nn.ReLU, nn.MaxPool2d, nn.BatchNorm2d, Normalize, *_IDENTITY)
 
 
 class Step(NamedTuple):
-    """One module of the forward pass, and what the way back through it needs to know.
+    """One module of the forward pass, with what the backward pass through it needs.
 
-    `size` is the (height, width) of its input; `switches` are a max pool's, N×C×h×w, each the
-    place ``row · width + column`` in its input map, and None for other modules.
+    Attributes:
+        name: dotted name of the module.
+        module: the module itself.
+        size: (height, width) of its input.
+        switches: for max pooling, the position of each maximum in the input map as
+            ``row · width + column``, N×C×h×w; None for other modules.
     """
 
     name: str
@@ -63,31 +68,47 @@ def reconstruct(
     position: tuple[int, int] | None = None,
     *,
     overlap: str = "largest",
-    places: str = "switches",
+    switches: str = "recorded",
 ) -> Tensor:
-    """The pattern that made one unit fire, by the deconvnet: N×C×H×W, signed.
+    """The pattern that makes one unit fire, by the deconvnet: N×C×H×W, signed.
 
-    The forward pass is the net's own; then all of `layer`'s values are set to zero but one, which
-    goes back through `project`. A unit that is 0 gives a picture of zeros: nothing made it fire.
+    After the ordinary forward pass, all activations of the layer are set to zero except one, which
+    `project` sends back to the pixels. The reconstruction of a unit with activation 0 is zero.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 2, 3))
+    >>> x = torch.rand(1, 3, 12, 12)
+    >>> reconstruction = reconstruct(model, x, "3", unit=1, position=(0, 0))
+    >>> reconstruction.shape, bool(reconstruction[..., 8:, :].any())
+    (torch.Size([1, 3, 12, 12]), False)
 
     Args:
-        model: a net whose path from the picture to the layer is a chain, see `chain`.
-        x: N×C×H×W, as the model wants it ([0, 1] for nets of `vislib.nets`).
-        layer: the dotted name of a layer with maps N×K×h×w, or the module.
-        unit: the channel.
-        position: its (row, column); None takes the largest value of the channel in each image.
-        overlap: see `unpool`.
-        places: "switches", or "corner" or "centre" for a deconvnet that has forgotten them.
+        model: a network in which the path from the image to the layer is a chain, see `chain`.
+        x: images N×C×H×W, in the value range of the model ([0, 1] for models of `vislib.nets`).
+        layer: dotted name of a layer with feature maps N×K×h×w, or the module itself.
+        unit: the channel, 0 to K − 1.
+        position: (row, column) in the feature map. By default the position of the largest value of
+            the channel, in each image.
+        overlap: "largest", "last" or "sum", see `unpool`.
+        switches: "recorded" by the forward pass, or "corner" or "centre" of each pooling window,
+            which shows what a deconvnet without switches would do.
 
     Raises:
-        ValueError: no chain, no such layer, unit or position.
+        ValueError: the path to the layer is not a chain, the layer, unit or position does not
+            exist, or an option has an unknown value.
     """
     maps, steps = forward(model, x, layer)
-    return project(only_unit(maps, unit, position), steps, overlap=overlap, places=places)
+    return project(only_unit(maps, unit, position), steps, overlap=overlap, switches=switches)
 
 
 def forward(model: nn.Module, x: Tensor, layer: Layer) -> tuple[Tensor, list[Step]]:
-    """The maps of `layer` (N×K×h×w), and the steps that lead there from the picture."""
+    """Feature maps of a layer (N×K×h×w), and the steps from the image to the layer.
+
+    Args:
+        model, x, layer: as in `reconstruct`.
+
+    Raises:
+        ValueError: the path to the layer is not a chain, or the layer does not exist.
+    """
     modules = chain(model, x, layer)
     steps = []
     with frozen(model), torch.no_grad():
@@ -105,44 +126,66 @@ def forward(model: nn.Module, x: Tensor, layer: Layer) -> tuple[Tensor, list[Ste
                     return_indices=True,
                 )
             else:
-                x = module(x.clone())  # a ReLU in place would overwrite what the caller holds
+                # An in-place ReLU would overwrite the caller's image, so it gets a clone.
+                x = module(x.clone())
             steps.append(Step(name, module, size, switches))
     return x, steps
 
 
 def only_unit(maps: Tensor, unit: int, position: tuple[int, int] | None = None) -> Tensor:
-    """N×K×h×w maps with all values set to zero but one: that of `unit` at `position`.
+    """Feature maps N×K×h×w with all values set to zero except one, that of `unit` at `position`.
 
-    Without a position it is the channel's largest value in each image (of equals the first).
+    >>> only_unit(torch.tensor([[[[1.0, 5.0]], [[2.0, 3.0]]]]), unit=0).tolist()
+    [[[[0.0, 5.0]], [[0.0, 0.0]]]]
+
+    Args:
+        maps: N×K×h×w.
+        unit: the channel.
+        position: (row, column). By default the position of the channel's largest value in each
+            image (the first one on ties).
+
+    Raises:
+        ValueError: the unit or the position does not exist.
     """
     channels, height, width = maps.shape[1:]
     if not 0 <= unit < channels:
-        raise ValueError(f"there is no unit {unit}: the layer has units 0 to {channels - 1}")
+        raise ValueError(f"unit must be between 0 and {channels - 1}, got {unit}")
     channel = maps[:, unit].flatten(1)
     if position is None:
-        place = channel.argmax(dim=1, keepdim=True)
+        index = channel.argmax(dim=1, keepdim=True)
     else:
         row, column = position
         if not (0 <= row < height and 0 <= column < width):
-            raise ValueError(f"there is no position {position}: the maps are {height}×{width}")
-        place = torch.full_like(channel[:, :1], row * width + column, dtype=torch.long)
-    kept = torch.zeros_like(channel).scatter(1, place, channel.gather(1, place))
+            raise ValueError(f"position must be inside maps of {height}×{width}, got {position}")
+        index = torch.full_like(channel[:, :1], row * width + column, dtype=torch.long)
+    kept = torch.zeros_like(channel).scatter(1, index, channel.gather(1, index))
     signal = torch.zeros_like(maps)
     signal[:, unit] = kept.view(-1, height, width)
     return signal
 
 
 def project(
-    signal: Tensor, steps: list[Step], *, overlap: str = "largest", places: str = "switches"
+    signal: Tensor, steps: list[Step], *, overlap: str = "largest", switches: str = "recorded"
 ) -> Tensor:
-    """Send a signal (N×K×h×w, at the last step's output) down to the pixels: N×C×H×W, signed."""
+    """Send a signal at the output of the last step back to the pixels: N×C×H×W, signed.
+
+    Args:
+        signal: N×K×h×w.
+        steps: as returned by `forward`.
+        overlap, switches: as in `reconstruct`.
+
+    Raises:
+        ValueError: an option has an unknown value, or a convolution does not pad with zeros.
+    """
     with torch.no_grad():
         for step in reversed(steps):
             module = step.module
             if isinstance(module, nn.MaxPool2d):
-                switches = step.switches if places == "switches" else fixed_switches(step, places)
-                assert switches is not None
-                signal = unpool(signal, switches, step.size, overlap=overlap)
+                indices = (
+                    step.switches if switches == "recorded" else fixed_switches(step, switches)
+                )
+                assert indices is not None
+                signal = unpool(signal, indices, step.size, overlap=overlap)
             elif isinstance(module, nn.ReLU):
                 signal = signal.clamp(min=0)
             elif isinstance(module, nn.Conv2d):
@@ -150,47 +193,73 @@ def project(
             elif isinstance(module, Normalize):
                 signal = signal / module.std
             elif isinstance(module, nn.BatchNorm2d):
-                signal = signal * _slope(module).view(1, -1, 1, 1)
+                signal = signal * _batch_norm_scale(module).view(1, -1, 1, 1)
     return signal
 
 
 def unpool(
     signal: Tensor, switches: Tensor, size: tuple[int, int], *, overlap: str = "largest"
 ) -> Tensor:
-    """Put each value (N×C×h×w) to the place that its switch names, zeros elsewhere: N×C×H×W.
+    """Put each value at the position that its switch names, with zeros elsewhere: N×C×H×W.
 
-    Where windows overlap, several values may go to one place. The paper does not say what then:
+    If windows overlap, several values may go to the same position. The paper does not say what
+    happens then.
 
-    * ``overlap="largest"`` keeps the largest of them;
-    * ``"last"`` the last in reading order, as `torch.nn.functional.max_unpool2d` does on a CPU (on
-      a GPU it is a race there, not here). A zero may overwrite the only value that came down;
-    * ``"sum"`` adds them up, as the derivative of max pooling does.
+    >>> signal, switches = torch.tensor([[[[5.0, 2.0]]]]), torch.tensor([[[[1, 1]]]])
+    >>> unpool(signal, switches, (1, 3)).tolist()
+    [[[[0.0, 5.0, 0.0]]]]
+    >>> unpool(signal, switches, (1, 3), overlap="sum").tolist()
+    [[[[0.0, 7.0, 0.0]]]]
+
+    Args:
+        signal: N×C×h×w.
+        switches: indices ``row · width + column`` into the larger map, N×C×h×w.
+        size: (height, width) of the larger map.
+        overlap: "largest" keeps the largest of the values. "last" keeps the last one in reading
+            order, as `torch.nn.functional.max_unpool2d` does on a CPU (on a GPU PyTorch's result is
+            arbitrary, this one is not); a zero may then overwrite the only value that is not zero.
+            "sum" adds them up, as the derivative of max pooling does.
+
+    Raises:
+        ValueError: `overlap` has another value.
     """
     n, channels = signal.shape[:2]
-    values, to = signal.flatten(2), switches.flatten(2)
-    empty = values.new_zeros(n, channels, size[0] * size[1])
+    values, index = signal.flatten(2), switches.flatten(2)
+    zeros = values.new_zeros(n, channels, size[0] * size[1])
     if overlap == "sum":
-        put = empty.scatter_add(2, to, values)
+        unpooled = zeros.scatter_add(2, index, values)
     elif overlap == "largest":
-        put = empty.scatter_reduce(2, to, values, "amax", include_self=False)
+        unpooled = zeros.scatter_reduce(2, index, values, "amax", include_self=False)
     elif overlap == "last":
-        order = torch.arange(values.shape[2], device=to.device).expand_as(to)
-        nobody = torch.full_like(empty, -1, dtype=torch.long)
-        last = nobody.scatter_reduce(2, to, order, "amax")
-        put = torch.where(last >= 0, values.gather(2, last.clamp(min=0)), 0)
+        order = torch.arange(values.shape[2], device=index.device).expand_as(index)
+        none = torch.full_like(zeros, -1, dtype=torch.long)
+        last = none.scatter_reduce(2, index, order, "amax")
+        unpooled = torch.where(last >= 0, values.gather(2, last.clamp(min=0)), 0)
     else:
-        raise ValueError(f"overlap is 'largest', 'last' or 'sum', not {overlap!r}")
-    return put.view(n, channels, *size)
+        raise ValueError(f"overlap must be 'largest', 'last' or 'sum', got {overlap!r}")
+    return unpooled.view(n, channels, *size)
 
 
 def transposed(signal: Tensor, conv: nn.Conv2d, size: tuple[int, int]) -> Tensor:
-    """Back through a convolution: its transposed filters, no bias, to maps of `size`."""
+    """Send a signal back through a convolution, with the transposed filters and without bias.
+
+    Args:
+        signal: N×K×h×w, at the output of the convolution.
+        conv: the convolution.
+        size: (height, width) of its input.
+
+    Returns:
+        N×C×height×width, at the input of the convolution.
+
+    Raises:
+        ValueError: the convolution does not pad with a given number of zeros.
+    """
     if isinstance(conv.padding, str) or conv.padding_mode != "zeros":
         raise ValueError(
-            f"{conv} pads with {conv.padding!r}, mode {conv.padding_mode!r}: "
-            "the deconvnet knows convolutions with a number of zeros around the map"
+            f"the deconvnet supports only convolutions with a number of zeros around the map, got "
+            f"{conv} with padding {conv.padding!r} and padding_mode {conv.padding_mode!r}"
         )
-    # Strided windows may leave a rest of the map unseen. It belongs to the size all the same.
+    # With a stride, the windows may not reach the last rows and columns of the input.
     rest = [
         full - ((small - 1) * stride - 2 * padding + dilation * (kernel - 1) + 1)
         for full, small, stride, padding, dilation, kernel in zip(
@@ -214,13 +283,20 @@ def transposed(signal: Tensor, conv: nn.Conv2d, size: tuple[int, int]) -> Tensor
     )
 
 
-def fixed_switches(step: Step, where: str) -> Tensor:
-    """In place of a max pool's switches: the same place, "corner" or "centre", in every window.
+def fixed_switches(step: Step, switches: str) -> Tensor:
+    """Switches that name the same position in every pooling window: N×C×h×w.
 
-    What a deconvnet would do that has not written the switches down.
+    They show what a deconvnet without switches would do.
+
+    Args:
+        step: a step of max pooling.
+        switches: "corner" (top left) or "centre" of the window.
+
+    Raises:
+        ValueError: `switches` has another value.
     """
-    if where not in ("corner", "centre"):
-        raise ValueError(f"places are 'switches', 'corner' or 'centre', not {where!r}")
+    if switches not in ("corner", "centre"):
+        raise ValueError(f"switches must be 'recorded', 'corner' or 'centre', got {switches!r}")
     assert step.switches is not None
     pool: Any = step.module
     shape = step.switches.shape
@@ -230,18 +306,25 @@ def fixed_switches(step: Step, where: str) -> Tensor:
             value if isinstance(value, int) else value[axis]
             for value in (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
         )
-        inside = 0 if where == "corner" else dilation * ((kernel - 1) // 2)
+        inside = 0 if switches == "corner" else dilation * ((kernel - 1) // 2)
         start = torch.arange(shape[2 + axis], device=step.switches.device) * stride - padding
         axes.append((start + inside).clamp(0, step.size[axis] - 1))
     return (axes[0][:, None] * step.size[1] + axes[1]).expand(shape)
 
 
 def shared_fraction(switches: Tensor) -> float:
-    """The share of windows whose maximum is another window's maximum too (0 without overlap)."""
-    to = switches.flatten(2)
-    empty = to.new_zeros(*to.shape[:2], int(to.max()) + 1)
-    count = empty.scatter_add(2, to, torch.ones_like(to))  # how many windows chose each place
-    return float((count.gather(2, to) > 1).double().mean())
+    """Fraction of windows whose maximum is also the maximum of another window, from 0 to 1.
+
+    >>> shared_fraction(torch.tensor([[[[1, 1, 4, 7]]]]))
+    0.5
+
+    Args:
+        switches: N×C×h×w, as in `Step`. Without overlap of the windows the fraction is 0.
+    """
+    index = switches.flatten(2)
+    zeros = index.new_zeros(*index.shape[:2], int(index.max()) + 1)
+    windows = zeros.scatter_add(2, index, torch.ones_like(index))
+    return float((windows.gather(2, index) > 1).double().mean())
 
 
 def chain(model: nn.Module, x: Tensor, layer: Layer) -> list[tuple[str, nn.Module]]:
@@ -250,6 +333,10 @@ def chain(model: nn.Module, x: Tensor, layer: Layer) -> list[tuple[str, nn.Modul
     Found by following the layer's output back to the image. The deconvnet goes back through
     convolutions, ReLUs, max pools, batch normalisations, `vislib.nets.Normalize` and Dropout:
     AlexNet's and VGG's ``features`` are such chains.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2))
+    >>> [name for name, _ in chain(model, torch.rand(1, 3, 8, 8), "2")]
+    ['0', '1', '2']
 
     Args:
         model: any network.
@@ -263,14 +350,14 @@ def chain(model: nn.Module, x: Tensor, layer: Layer) -> list[tuple[str, nn.Modul
         ValueError: the path contains a sum (ResNet), a concatenation (SqueezeNet), a function or a
             module of another type. The message names the module where the chain ends.
     """
-    name, wanted = find_layer(model, layer)
+    name, target = find_layer(model, layer)
     trace = module_calls(model, x)
     links = [
-        (call.name, call.module, call.takes, call.gives)
+        (call.name, call.module, call.input_state, call.output_state)
         for call in trace.calls
-        if call.takes is not None and call.gives is not None
+        if call.input_state is not None and call.output_state is not None
     ]
-    last = max((i for i, link in enumerate(links) if link[1] is wanted), default=None)
+    last = max((i for i, link in enumerate(links) if link[1] is target), default=None)
     if last is None:
         raise ValueError(f"the forward pass never gives a tensor at layer {name!r}")
 
@@ -286,24 +373,24 @@ def chain(model: nn.Module, x: Tensor, layer: Layer) -> list[tuple[str, nn.Modul
             earlier.pop()
         if not earlier:
             raise ValueError(
-                f"the path to {name!r} is no chain: what {end!r} {'takes' if path else 'gives'} "
-                "comes from no single module before it (a sum, a concatenation, a function). The "
-                "deconvnet goes back through chains such as AlexNet's and VGG's features; "
-                "gradients.deconvnet_rule works for any net"
+                f"the path to {name!r} is not a chain: the {'input' if path else 'output'} of "
+                f"{end!r} is not the output of a single module (but of a sum, a concatenation or a "
+                "function). Choose a layer in a chain such as the features of AlexNet and VGG, or "
+                "use gradients.deconvnet_rule, which works for any network"
             )
         end, module, state, _ = earlier.pop()
         if not isinstance(module, _KNOWN):
             raise ValueError(
-                f"the deconvnet knows no way back through {end!r} ({type(module).__name__}), "
-                "only through convolutions, ReLUs, max pools and normalisations. Choose a layer "
-                "before it, or use gradients.deconvnet_rule, which works for any net"
+                f"the deconvnet cannot go back through {end!r} ({type(module).__name__}), only "
+                "through convolutions, ReLUs, max pools and normalisations. Choose a layer before "
+                "it, or use gradients.deconvnet_rule, which works for any network"
             )
         path.append((end, module))
     return path[::-1]
 
 
-def _slope(norm: nn.BatchNorm2d) -> Tensor:
-    """What a batch normalisation in evaluation mode multiplies each channel with."""
+def _batch_norm_scale(norm: nn.BatchNorm2d) -> Tensor:
+    """The factor by which a batch normalisation in evaluation mode multiplies each channel."""
     assert norm.running_var is not None
     scale = (norm.running_var + norm.eps).rsqrt()
     return scale if norm.weight is None else scale * norm.weight

@@ -1,15 +1,16 @@
-"""The patches that excite a unit most, found in one pass over any number of pictures.
+"""The patches that excite a unit most, found in one pass over any number of images.
 
-For a unit ``k`` and a picture ``x``, the candidate is the place where its map is largest,
+For a unit ``k`` and an image ``x``, the candidate is the position of the largest activation,
 
     (row, column) = argmax A^k(x),    value = max A^k(x),
 
-and the k pictures with the largest values stay. There is **one patch for each picture**: without
-that, one picture with a fence in it would fill the list of a fence detector. What the unit saw of
-the picture is its receptive field at that place, cut out to the pixel.
+and the images with the largest values are kept. There is **one patch for each image**: otherwise
+one image of a fence would fill the list of a fence detector. The patch is the unit's receptive
+field at that position, cut out to the pixel.
 
 Girshick, Donahue, Darrell & Malik 2014, "Rich feature hierarchies for accurate object detection and
-semantic segmentation" (figure 4); Zeiler & Fergus 2013.
+semantic segmentation" (figure 4); Zeiler & Fergus 2014, "Visualizing and Understanding
+Convolutional Networks".
 """
 
 from __future__ import annotations
@@ -24,20 +25,20 @@ from torch import Tensor, nn
 from vislib.core import Layer, Rule, find_layer, frozen, record
 from vislib.explain.gradients import guided_rule
 from vislib.features.receptive_field import Pair, ReceptiveField, receptive_field
-from vislib.features.units import batches, like, unit_view
+from vislib.features.units import batches, to_device_of, unit_view
 
 
 @dataclass(frozen=True)
 class TopPatches:
-    """The strongest patches of U units, strongest first; ``k`` is no more than there are pictures.
+    """The k strongest patches of U units, strongest first. There are at most as many as images.
 
     Attributes:
-        units: the channels, in the order of all that follows.
+        units: the channels, in the order of the rows below.
         values: the activations, U×k.
-        images: the numbers of the pictures in the stream, from 0, U×k.
-        positions: (row, column) in the layer's map, U×k×2.
-        boxes: what the unit saw of its picture: top, bottom, left, right, the ends exclusive; they
-            reach beyond the picture where the window hangs over its border. U×k×4.
+        images: the numbers of the images, in the order in which they were read, from 0, U×k.
+        positions: (row, column) in the feature map, U×k×2.
+        boxes: receptive fields in the images as top, bottom, left, right, with exclusive ends,
+            U×k×4. They may extend beyond the border of the image.
         field: the receptive field of the layer's units.
     """
 
@@ -47,32 +48,45 @@ class TopPatches:
     positions: Tensor
     boxes: Tensor
     field: ReceptiveField
-    _windows: list[list[Tensor]]
+    _patches: list[list[Tensor]]
 
-    def window(self, unit: int, rank: int = 0) -> Tensor:
-        """What the picture has of the window, 3×h×w: smaller than the field at its border."""
-        return self._windows[self._row(unit)][rank]
+    def patch(self, unit: int, rank: int = 0) -> Tensor:
+        """The part of a patch that is inside the image, 3×h×w.
+
+        Args:
+            unit: one of `units`.
+            rank: number of the patch, 0 for the strongest.
+
+        Raises:
+            ValueError: the unit is not in these results.
+        """
+        return self._patches[self._row(unit)][rank]
 
     def crops(self, unit: int, *, fill: float = 0.5) -> Tensor:
-        """The whole windows of a unit, k×3×h×w, all of the field's size.
+        """All patches of a unit in the size of the receptive field, k×3×h×w.
 
-        What lies outside of the picture is filled with `fill`: mid-grey, which no one will take
-        for a part of the photograph. (The net itself pads its maps with zeros there.)
+        Args:
+            unit: one of `units`.
+            fill: value of the pixels outside the image. The default, mid-grey, is easily told from
+                the image. (The network pads its feature maps with zeros instead.)
+
+        Raises:
+            ValueError: the unit is not in these results.
         """
         row = self._row(unit)
         height, width = self.field.size
         crops = []
-        for window, (top, _, left, _) in zip(
-            self._windows[row], self.boxes[row].tolist(), strict=True
+        for patch, (top, _, left, _) in zip(
+            self._patches[row], self.boxes[row].tolist(), strict=True
         ):
             above, before = max(0, -top), max(0, -left)
-            below, behind = height - above - window.shape[1], width - before - window.shape[2]
-            crops.append(F.pad(window, (before, behind, above, below), value=fill))
+            below, behind = height - above - patch.shape[1], width - before - patch.shape[2]
+            crops.append(F.pad(patch, (before, behind, above, below), value=fill))
         return torch.stack(crops)
 
     def _row(self, unit: int) -> int:
         if unit not in self.units:
-            raise ValueError(f"unit {unit} was not searched for: {len(self.units)} others were")
+            raise ValueError(f"unit {unit} is not in these results; available: {list(self.units)}")
         return self.units.index(unit)
 
 
@@ -85,139 +99,163 @@ def top_patches(
     units: Sequence[int] | None = None,
     batch: int = 32,
 ) -> TopPatches:
-    """The k strongest patches of the units of a layer, one from each picture at most.
+    """The k strongest patches of the units of a layer, at most one from each image.
 
-    The pictures are read once, one after the other, and only the windows that are among the best
-    so far are kept: memory grows with units × k, not with the number of pictures. Of equal values
-    the earlier picture wins, and within a picture the earlier position in reading order.
+    The images are read once, one after the other, and only the best patches so far are kept, so
+    memory grows with units × k and not with the number of images. On ties the earlier image wins,
+    and within an image the earlier position in reading order.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 5), nn.ReLU())
+    >>> top = top_patches(model, "1", torch.rand(20, 3, 16, 16), k=3)
+    >>> top.values.shape, top.crops(unit=2).shape
+    (torch.Size([4, 3]), torch.Size([3, 3, 5, 5]))
 
     Args:
-        model: a feed-forward convolutional net.
-        layer: dotted name or module, with N×K×h×w maps whose units have a receptive field.
-        images: pictures 3×H×W, of one size or of several; a generator will do.
-        k: how many patches of each unit.
+        model: a feed-forward convolutional network.
+        layer: dotted name of a layer with feature maps N×K×h×w whose units have a receptive field,
+            or the module itself.
+        images: images 3×H×W, of one size or of several. They may come from a generator.
+        k: number of patches for each unit.
         units: the channels to search for (default: all).
-        batch: how many pictures of one size go through the net together; it changes nothing else.
+        batch: how many images of one size are processed together. It does not change the result.
 
     Raises:
-        ValueError: there is no such layer or unit, its units have no receptive field of one size,
-            its values are not finite, or there is not one picture.
+        ValueError: `k` is below 1, `images` is empty, the layer or a unit does not exist, the
+            receptive field of its units depends on the image size or does not exist, or the
+            feature maps are not finite.
     """
     if k < 1:
-        raise ValueError(f"at least one patch must be kept, not {k}")
+        raise ValueError(f"k must be at least 1 patch for each unit, got {k}")
     name, _ = find_layer(model, layer)
     fields: dict[Pair, ReceptiveField] = {}
-    best: _Best | None = None
+    best: _BestPatches | None = None
     count = 0
     with frozen(model):
         for x in batches(images, batch):
-            picture = (x.shape[2], x.shape[3])
-            if picture not in fields:
-                fields[picture] = receptive_field(model, layer, picture=picture)
-                if len({field.size for field in fields.values()}) > 1:
-                    raise ValueError(
-                        f"the window of layer {name!r} depends on the size of the picture: "
-                        "bring all to one size, or choose a layer further down"
-                    )
+            size = (x.shape[2], x.shape[3])
+            if size not in fields:
+                fields[size] = receptive_field(model, layer, image_size=size)
+                _check_one_size(fields, name)
             with record(model, [layer]) as outputs, torch.no_grad():
-                model(like(x, model))
+                model(to_device_of(model, x))
             maps = outputs[name].cpu()
             if maps.ndim != 4 or not maps.isfinite().all():
                 raise ValueError(
-                    f"layer {name!r} gives {tuple(maps.shape)} with values from {maps.min():.3g} "
-                    f"to {maps.max():.3g}: N×K×h×w maps of finite values are needed"
+                    f"layer {name!r} must give N×K×h×w maps of finite values, got shape "
+                    f"{tuple(maps.shape)} with values from {maps.min():.3g} to {maps.max():.3g}"
                 )
             if best is None:
-                chosen = _chosen(units, maps.shape[1], name)
-                best = _Best(chosen, k, maps.dtype)
-            for image, one in zip(x, maps[:, list(best.units)], strict=True):
-                best.offer(count, image, one, fields[picture])
+                best = _BestPatches(_checked_units(units, maps.shape[1], name), k, maps.dtype)
+            for image, image_maps in zip(x, maps[:, list(best.units)], strict=True):
+                best.update(count, image, image_maps, fields[size])
                 count += 1
     if best is None:
-        raise ValueError("there is not one picture to search")
+        raise ValueError("images is empty: at least one image is needed")
     return best.result(min(k, count), next(iter(fields.values())))
 
 
 def patch_views(
     model: nn.Module,
     layer: Layer,
-    found: TopPatches,
+    top: TopPatches,
     unit: int,
     images: Sequence[Tensor],
     *,
     rule: Rule | None = guided_rule,
 ) -> Tensor:
-    """The `unit_view` of a unit in each of its top patches, k×3×h×w, raw and signed.
+    """The `unit_view` of a unit in each of its top patches, k×3×h×w, signed.
 
-    Each backward pass starts at the place that `found` names, in the whole picture; the result is
-    cut to the unit's window, with zeros outside of the picture, so it fits `TopPatches.crops`.
+    Each backward pass starts at the position of the patch, in the whole image. The view is cut to
+    the receptive field, with zeros outside the image, so it has the size of `TopPatches.crops`.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 5), nn.ReLU())
+    >>> images = torch.rand(6, 3, 16, 16)
+    >>> top = top_patches(model, "1", images, k=3)
+    >>> patch_views(model, "1", top, 2, images).shape
+    torch.Size([3, 3, 5, 5])
 
     Args:
-        model: the net.
+        model: the network.
         layer: the layer that was searched.
-        found: what `top_patches` found in it.
+        top: result of `top_patches` for this layer.
         unit: one of its units.
-        images: the pictures that it searched, by their numbers.
-        rule: as of `unit_view`.
+        images: the images that were searched, by their numbers.
+        rule: as in `unit_view`.
+
+    Raises:
+        ValueError: the unit is not in `top`, or an argument is wrong, as in `unit_view`.
     """
-    row = found._row(unit)
+    row = top._row(unit)
     views = []
     for number, position, box in zip(
-        found.images[row].tolist(), found.positions[row], found.boxes[row].tolist(), strict=True
+        top.images[row].tolist(), top.positions[row], top.boxes[row].tolist(), strict=True
     ):
-        x = like(images[number][None], model)
+        x = to_device_of(model, images[number][None])
         view = unit_view(model, x, layer, unit, position=position, rule=rule)
-        views.append(_cut(view[0].cpu(), box, 0.0))
+        views.append(_cut(view[0].cpu(), box))
     return torch.stack(views)
 
 
-def _cut(picture: Tensor, box: Sequence[int], fill: float) -> Tensor:
-    """The window of a picture, what lies outside of it filled."""
+def _cut(view: Tensor, box: Sequence[int]) -> Tensor:
+    """A box of a view, with zeros outside the image."""
     top, bottom, left, right = box
-    height, width = picture.shape[1:]
+    height, width = view.shape[1:]
     edges = (max(0, -left), max(0, right - width), max(0, -top), max(0, bottom - height))
-    window = picture[:, max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
-    return F.pad(window, edges, value=fill)
+    inside = view[:, max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
+    return F.pad(inside, edges)
 
 
-def _chosen(units: Sequence[int] | None, channels: int, name: str) -> tuple[int, ...]:
-    chosen = tuple(range(channels)) if units is None else tuple(int(unit) for unit in units)
-    wrong = [unit for unit in chosen if not 0 <= unit < channels]
-    if wrong or not chosen:
-        raise ValueError(f"layer {name!r} has units 0 to {channels - 1}, got {wrong or chosen}")
-    return chosen
+def _check_one_size(fields: dict[Pair, ReceptiveField], name: str) -> None:
+    if len({field.size for field in fields.values()}) > 1:
+        raise ValueError(
+            f"the receptive field of layer {name!r} depends on the size of the image: resize all "
+            "images to one size, or choose an earlier layer"
+        )
 
 
-class _Best:
-    """The best patches so far; rows are units, and each row is sorted, strongest first."""
+def _checked_units(units: Sequence[int] | None, channels: int, name: str) -> tuple[int, ...]:
+    checked = tuple(range(channels)) if units is None else tuple(int(unit) for unit in units)
+    wrong = [unit for unit in checked if not 0 <= unit < channels]
+    if wrong or not checked:
+        raise ValueError(
+            f"units of layer {name!r} must be between 0 and {channels - 1}, got {wrong or checked}"
+        )
+    return checked
+
+
+class _BestPatches:
+    """The best patches so far. Rows are units, and each row is sorted, strongest first."""
 
     def __init__(self, units: tuple[int, ...], k: int, dtype: torch.dtype) -> None:
         self.units = units
         self.values = torch.full((len(units), k), -torch.inf, dtype=dtype)
-        self.facts = torch.zeros(len(units), k, 7, dtype=torch.long)  # image, position, box
-        self.windows: list[list[Tensor]] = [[] for _ in units]
+        self.sources = torch.zeros(len(units), k, 7, dtype=torch.long)  # image, position, box
+        self.patches: list[list[Tensor]] = [[] for _ in units]
 
-    def offer(self, number: int, image: Tensor, maps: Tensor, field: ReceptiveField) -> None:
-        """Put each unit's strongest place in this picture (its U×h×w maps) where it belongs."""
-        value, index = maps.flatten(1).max(dim=1)  # the first of equal ones
+    def update(self, number: int, image: Tensor, maps: Tensor, field: ReceptiveField) -> None:
+        """Insert each unit's strongest position in an image, with feature maps U×h×w."""
+        # On ties, `max` takes the first position.
+        value, index = maps.flatten(1).max(dim=1)
         for row in (value > self.values[:, -1]).nonzero().flatten().tolist():
-            place = divmod(int(index[row]), maps.shape[2])
-            top, bottom, left, right = field.box(*place, (image.shape[1], image.shape[2]))
-            window = image[:, top:bottom, left:right].clone()  # or it would hold the whole picture
-            rank = int((self.values[row] >= value[row]).sum())  # behind equal ones: they were first
-            fact = torch.tensor([number, *place, *field.box(*place)])
+            position = divmod(int(index[row]), maps.shape[2])
+            top, bottom, left, right = field.box(*position, (image.shape[1], image.shape[2]))
+            # A view of the image would keep the whole image in memory.
+            patch = image[:, top:bottom, left:right].clone()
+            # A new value comes after equal ones, because these are from earlier images.
+            rank = int((self.values[row] >= value[row]).sum())
+            source = torch.tensor([number, *position, *field.box(*position)])
             self.values[row] = _inserted(self.values[row], rank, value[row])
-            self.facts[row] = _inserted(self.facts[row], rank, fact)
-            self.windows[row].insert(rank, window)
-            del self.windows[row][len(self.values[row]) :]
+            self.sources[row] = _inserted(self.sources[row], rank, source)
+            self.patches[row].insert(rank, patch)
+            del self.patches[row][len(self.values[row]) :]
 
     def result(self, k: int, field: ReceptiveField) -> TopPatches:
-        image, position, box = self.facts[:, :k].split([1, 2, 4], dim=2)
+        image, position, box = self.sources[:, :k].split([1, 2, 4], dim=2)
         return TopPatches(
-            self.units, self.values[:, :k], image[..., 0], position, box, field, self.windows
+            self.units, self.values[:, :k], image[..., 0], position, box, field, self.patches
         )
 
 
 def _inserted(row: Tensor, rank: int, value: Tensor) -> Tensor:
-    """`value` at `rank`, what was there and behind it one place further, the last one out."""
+    """A row with `value` inserted at `rank`, and without its last entry."""
     return torch.cat([row[:rank], value[None], row[rank:-1]])

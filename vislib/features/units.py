@@ -1,13 +1,14 @@
-"""One unit of an inner layer: its filter as a picture, its activity, its view of a picture.
+"""Filters, activity and views of single units.
 
-A view starts the backward pass at a single unit ``a = A^k[row, column]`` of a layer instead of at a
-class score, and sends it to the pixels by the rule of a method (see `vislib.explain.gradients`):
+A **unit** is one channel of a layer, and its **view** is the part of the image that excites it: a
+backward pass that starts at one activation ``a = A^k[row, column]`` of a feature map instead of at
+a class score. The rule of a method (see `vislib.explain.gradients`) sends it to the pixels:
 
     gradient          ∂a/∂x
-    deconvnet         the same with  R_in = (R > 0) · R             at every ReLU below the unit
-    guided backprop   the same with  R_in = (f > 0) · (R > 0) · R   at every ReLU below the unit
+    deconvnet         the same with  R_in = (R > 0) · R             at every earlier ReLU
+    guided backprop   the same with  R_in = (f > 0) · (R > 0) · R   at every earlier ReLU
 
-Only the unit's receptive field can be other than zero.
+A view is zero outside the unit's receptive field.
 """
 
 from __future__ import annotations
@@ -23,38 +24,54 @@ from vislib.explain.gradients import guided_rule
 
 
 def first_filters(model: nn.Module) -> Tensor:
-    """The weights of the model's first convolution, K×3×k×k: one small colour picture a unit.
+    """Weights of the model's first convolution, K×3×k×k: one small colour image for each unit.
 
-    ``ValueError`` where it does not look at three colours.
+    >>> first_filters(nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU())).shape
+    torch.Size([8, 3, 5, 5])
+
+    Args:
+        model: a network that has a convolution.
+
+    Returns:
+        A copy of the weights.
+
+    Raises:
+        ValueError: the model has no convolution, or the first one does not have three input
+            channels.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             if module.weight.shape[1] != 3:
                 raise ValueError(
-                    f"the first convolution has {module.weight.shape[1]} input channels, not three "
-                    "colours: its filters are no pictures"
+                    "the first convolution must have 3 input channels, so that its filters can be "
+                    f"shown in colour, got {module.weight.shape[1]} input channels"
                 )
             return module.weight.detach().clone()
     raise ValueError(f"{type(model).__name__} has no convolution")
 
 
-def filter_pictures(weights: Tensor, *, share: float = 1.0) -> Tensor:
-    """Filters as pictures in [0, 1]: ``0.5 + 0.5 · w / max|w|``, each filter by its own maximum.
+def filter_images(weights: Tensor, *, quantile: float = 1.0) -> Tensor:
+    """Filters as images in [0, 1]: ``0.5 + 0.5 · w / max|w|``, with one scale for each filter.
 
-    Zero becomes mid-grey and signs stay readable: brighter than grey is positive, darker negative.
+    Zero becomes mid-grey and the sign remains visible: positive values are brighter than grey,
+    negative ones darker.
+
+    >>> filter_images(torch.tensor([[2.0, -1.0, 0.0]]))
+    tensor([[1.0000, 0.2500, 0.5000]])
 
     Args:
         weights: K×C×k×k, or any shape whose first axis counts the filters (or views).
-        share: below 1, the scale ends at this quantile of ``|w|`` instead of at the maximum, and
-            what is larger is clipped: better for a view, where few pixels are by far the largest.
+        quantile: below 1, this quantile of ``|w|`` replaces the maximum, and larger values are
+            clipped. This suits a view, in which few pixels are by far the largest.
 
     Returns:
-        The same shape, between 0 and 1. A filter of zeros is grey.
+        The same shape, values between 0 and 1. A filter of zeros is grey.
     """
     sizes = weights.abs().flatten(1)
-    top = sizes.amax(dim=1) if share == 1 else sizes.quantile(share, dim=1)
-    top = torch.where(top > 0, top, sizes.amax(dim=1)).clamp(min=torch.finfo(weights.dtype).tiny)
-    return (0.5 + 0.5 * weights / top.view(-1, *[1] * (weights.ndim - 1))).clamp(0, 1)
+    scale = sizes.amax(dim=1) if quantile == 1 else sizes.quantile(quantile, dim=1)
+    scale = torch.where(scale > 0, scale, sizes.amax(dim=1))
+    scale = scale.clamp(min=torch.finfo(weights.dtype).tiny)
+    return (0.5 + 0.5 * weights / scale.view(-1, *[1] * (weights.ndim - 1))).clamp(0, 1)
 
 
 def unit_view(
@@ -66,61 +83,66 @@ def unit_view(
     position: tuple[int, int] | Sequence[tuple[int, int]] | Tensor | None = None,
     rule: Rule | None = guided_rule,
 ) -> Tensor:
-    """What of each picture excites one unit: the backward pass from the unit to the pixels.
+    """View of one unit: the backward pass from its activation to the pixels, N×3×H×W, signed.
 
-    The layer may come before or after its ReLU; after it, that ReLU answers by the rule too. A
-    layer that is called more than once counts with its last call.
+    The layer may be before or after its ReLU. If it is after, the rule also applies to that ReLU.
+    For a layer that is called more than once, the last call counts.
+
+    Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks"; Springenberg et
+    al. 2015, "Striving for Simplicity: The All Convolutional Net".
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    >>> view = unit_view(model, torch.rand(1, 3, 9, 9), "2", unit=1, position=(0, 0), rule=None)
+    >>> view.shape, bool(view[..., 5:].any())
+    (torch.Size([1, 3, 9, 9]), False)
 
     Args:
-        model: any net that takes N×3×H×W; what it returns does not matter.
-        x: the pictures, N×3×H×W.
-        layer: dotted name or module; it gives N×K×h×w maps, or N×K values (a dense layer).
-        unit: the channel, one for all pictures or N of them.
-        position: (row, column) in the layer's map, one for all pictures or N of them; None takes
-            the place where this channel is largest, in each picture.
-        rule: how every activation below the unit answers: `gradients.guided_rule`,
-            `gradients.deconvnet_rule`, or None for its true derivative.
-
-    Returns:
-        The raw, signed map, N×3×H×W, zero outside the unit's receptive field.
+        model: any network that takes images N×3×H×W. Its output does not matter.
+        x: images N×3×H×W.
+        layer: dotted name of a layer that gives feature maps N×K×h×w or values N×K (a dense
+            layer), or the module itself.
+        unit: the channel, one for all images or N of them.
+        position: (row, column) in the feature map, one for all images or N of them. By default the
+            position of the channel's largest value, in each image.
+        rule: backward rule of every activation before the unit: `gradients.guided_rule`,
+            `gradients.deconvnet_rule`, or None for the true derivative.
 
     Raises:
-        ValueError: the layer, unit or position does not exist; or there is a rule, but no
-            activation in the net that could follow it.
-
-    Zeiler & Fergus 2013, "Visualizing and Understanding Convolutional Networks"; Springenberg et
-    al. 2015, "Striving for Simplicity: The All Convolutional Net".
+        ValueError: `x` is not a batch of finite images, the layer, unit or position does not exist,
+            or a rule is given and the model calls no activation.
     """
     name, _ = find_layer(model, layer)
     with frozen(model):
         x = check_images(x).detach().clone().requires_grad_()
         rules = BackwardRules("activation")
         with record(model, [layer]) as outputs, rules:
-            model(x.clone())  # a net may overwrite its input: not this leaf
+            # A clone, because a network may overwrite its input.
+            model(x.clone())
         if name not in outputs:
             raise ValueError(f"the forward pass never calls layer {name!r}")
         if rule is not None and rules.count == 0:
             raise ValueError(
-                f"{type(model).__name__} calls no activation that a rule could change: "
+                f"{type(model).__name__} calls no activation to which the rule could apply: "
                 "rule=None gives the plain gradient"
             )
-        maps = _maps(outputs[name], name)
-        value = maps[torch.arange(len(x), device=x.device), *_places(maps, unit, position)]
+        maps = _as_maps(outputs[name], name)
+        images = torch.arange(len(x), device=x.device)
+        activation = maps[images, *_positions(maps, unit, position)]
         rules.rules = {} if rule is None else {"activation": rule}
-        return torch.autograd.grad(value.sum(), x)[0]
+        return torch.autograd.grad(activation.sum(), x)[0]
 
 
-def _maps(output: Tensor, name: str) -> Tensor:
+def _as_maps(output: Tensor, name: str) -> Tensor:
     """A layer's output as N×K×h×w; a dense layer's units have one position each."""
     if output.ndim not in (2, 4):
         raise ValueError(
-            f"layer {name!r} gives {tuple(output.shape)}, neither N×K×h×w maps nor N×K values"
+            f"layer {name!r} must give N×K×h×w maps or N×K values, got shape {tuple(output.shape)}"
         )
     return output if output.ndim == 4 else output[:, :, None, None]
 
 
-def _places(maps: Tensor, unit: object, position: object) -> tuple[Tensor, Tensor, Tensor]:
-    """Channel, row and column for each picture."""
+def _positions(maps: Tensor, unit: object, position: object) -> tuple[Tensor, Tensor, Tensor]:
+    """Channel, row and column for each image."""
     n, units, *size = maps.shape
     channel = _whole_numbers(unit, (n,), "unit", [units], maps)
     if position is None:
@@ -132,9 +154,9 @@ def _places(maps: Tensor, unit: object, position: object) -> tuple[Tensor, Tenso
 
 
 def _whole_numbers(
-    value: object, shape: tuple[int, ...], what: str, ends: list[int], maps: Tensor
+    value: object, shape: tuple[int, ...], name: str, ends: list[int], maps: Tensor
 ) -> Tensor:
-    """`value` as whole numbers of this shape, each below its end; else ``ValueError``."""
+    """An argument as whole numbers of a shape, each from 0 to below its end, or ``ValueError``."""
     try:
         numbers = torch.as_tensor(value, device=maps.device).expand(shape)
         fits = not numbers.is_floating_point() and numbers.dtype != torch.bool
@@ -142,13 +164,13 @@ def _whole_numbers(
         fits = False
     if not fits:
         kind = "a whole number" if len(ends) == 1 else "a pair (row, column)"
-        raise ValueError(f"{what} must be {kind}, or {shape[0]} of them, got {value!r}")
+        raise ValueError(f"{name} must be {kind}, or {shape[0]} of them, got {value!r}")
     end = torch.tensor(ends, device=maps.device)
     wrong = ((numbers < 0) | (numbers >= end)).view(shape[0], -1).any(1)
     if wrong.any():
         bad = numbers[wrong][0].tolist()
         raise ValueError(
-            f"{what} {bad} does not exist: the layer gives {maps.shape[1]} maps of "
+            f"{name} {bad} does not exist: the layer gives {maps.shape[1]} maps of "
             f"{maps.shape[2]}×{maps.shape[3]}"
         )
     return numbers
@@ -156,85 +178,104 @@ def _whole_numbers(
 
 @dataclass(frozen=True)
 class Activity:
-    """How much the K units of a layer did over a set of pictures.
+    """Activity of the K units of a layer over a set of images.
 
     Attributes:
-        positions: share of all positions of all pictures at which the unit is above 0, K values.
-        pictures: share of the pictures in which it is above 0 anywhere, K values.
-        largest: its largest value over all of them, K values.
+        positions: fraction of all positions of all images at which the unit is above 0, K values.
+        images: fraction of the images in which the unit is above 0 at any position, K values.
+        largest: largest value of the unit, K values.
     """
 
     positions: Tensor
-    pictures: Tensor
+    images: Tensor
     largest: Tensor
 
     @property
     def dead(self) -> Tensor:
-        """Units that were above 0 nowhere in any picture: K truth values."""
+        """Whether each unit is never above 0, at any position of any image: K truth values."""
         return self.largest <= 0
 
     @property
     def sparsity(self) -> float:
-        """The share of the layer's values that are 0 (or would be after a ReLU)."""
+        """Fraction of the layer's values that are 0 (or would be after a ReLU)."""
         return 1 - float(self.positions.mean())
 
 
 def activity(
     model: nn.Module, layers: Sequence[Layer], images: Iterable[Tensor], *, batch: int = 32
 ) -> dict[str, Activity]:
-    """How often and how strongly the units of some layers fire over a set of pictures.
+    """Activity of the units of some layers: how often and how strongly they fire.
 
     A unit fires where its value is above 0, which is the same before and after its ReLU. The
-    pictures are read one after the other, so any number of them can be given.
+    images are read one after the other, so there may be any number of them.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    >>> _ = nn.init.constant_(model[0].bias, -10.0)
+    >>> activity(model, ["1"], torch.rand(5, 3, 8, 8))["1"].dead
+    tensor([True, True, True, True])
 
     Args:
-        model: the net.
-        layers: dotted names or modules; they give N×K×h×w maps or N×K values.
-        images: pictures 3×H×W, of one size or of several.
-        batch: how many pictures of one size go through the net together.
+        model: any network.
+        layers: dotted names or modules. They give feature maps N×K×h×w or values N×K.
+        images: images 3×H×W, of one size or of several.
+        batch: how many images of one size are processed together.
 
     Returns:
-        Dotted name of each layer to its `Activity`.
+        The `Activity` of each layer, by its dotted name.
 
     Raises:
-        ValueError: a layer does not exist or is never called, or there is not one picture.
+        ValueError: a layer does not exist or is never called, `images` is empty, or an image is not
+            a finite float tensor 3×H×W.
     """
     names = [find_layer(model, layer)[0] for layer in layers]
-    fired: dict[str, Tensor] = {}
-    seen: dict[str, Tensor] = {}
+    at_positions: dict[str, Tensor] = {}
+    in_images: dict[str, Tensor] = {}
     largest: dict[str, Tensor] = {}
-    positions, pictures = dict.fromkeys(names, 0), 0
+    positions, number = dict.fromkeys(names, 0), 0
     with frozen(model):
         for x in batches(images, batch):
-            pictures += len(x)
+            number += len(x)
             with record(model, layers) as outputs, torch.no_grad():
-                model(like(x, model))
+                model(to_device_of(model, x))
             for name in names:
                 if name not in outputs:
                     raise ValueError(f"the forward pass never calls layer {name!r}")
-                maps = _maps(outputs[name], name).flatten(2)  # N×K×positions
-                above, top = maps > 0, maps.amax(dim=2)
+                maps = _as_maps(outputs[name], name).flatten(2)  # N×K×positions
+                fires, top = maps > 0, maps.amax(dim=2)
                 positions[name] += maps.shape[0] * maps.shape[2]
-                fired[name] = fired.get(name, 0) + above.sum(dim=(0, 2))
-                seen[name] = seen.get(name, 0) + (top > 0).sum(dim=0)
+                at_positions[name] = at_positions.get(name, 0) + fires.sum(dim=(0, 2))
+                in_images[name] = in_images.get(name, 0) + (top > 0).sum(dim=0)
                 largest[name] = torch.maximum(largest.get(name, top[0]), top.amax(dim=0))
-    if not pictures:
-        raise ValueError("there is not one picture to look at")
+    if not number:
+        raise ValueError("images is empty: at least one image is needed")
     return {
-        name: Activity(fired[name] / positions[name], seen[name] / pictures, largest[name])
+        name: Activity(
+            at_positions[name] / positions[name], in_images[name] / number, largest[name]
+        )
         for name in names
     }
 
 
 def batches(images: Iterable[Tensor], size: int) -> Iterator[Tensor]:
-    """Pictures 3×H×W in their own order, as batches of at most `size` neighbours of equal size."""
+    """Yield images 3×H×W in their order, as batches of at most `size` neighbours of equal size.
+
+    >>> [len(batch) for batch in batches([torch.rand(3, 8, w) for w in (8, 8, 8, 9)], 2)]
+    [2, 1, 1]
+
+    Args:
+        images: images 3×H×W.
+        size: largest number of images in a batch.
+
+    Raises:
+        ValueError: `size` is below 1, or an image is not a finite float tensor 3×H×W.
+    """
     if size < 1:
-        raise ValueError(f"a batch holds at least one picture, not {size}")
+        raise ValueError(f"batch must be at least 1, got {size}")
     waiting: list[Tensor] = []
     for number, image in enumerate(images):
         if not isinstance(image, Tensor) or image.ndim != 3 or not image.is_floating_point():
-            seen = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
-            raise ValueError(f"picture {number} must be a float tensor 3×H×W, got {seen}")
+            got = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
+            raise ValueError(f"image {number} must be a float tensor 3×H×W, got {got}")
         if waiting and (len(waiting) == size or waiting[0].shape != image.shape):
             yield check_images(torch.stack(waiting))
             waiting = []
@@ -243,7 +284,7 @@ def batches(images: Iterable[Tensor], size: int) -> Iterator[Tensor]:
         yield check_images(torch.stack(waiting))
 
 
-def like(x: Tensor, model: nn.Module) -> Tensor:
-    """The pictures on the model's device, in its dtype."""
+def to_device_of(model: nn.Module, x: Tensor) -> Tensor:
+    """Images `x` on the model's device and in its dtype."""
     parameter = next(model.parameters(), x)
     return x.to(parameter.device, parameter.dtype)

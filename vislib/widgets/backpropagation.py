@@ -1,4 +1,4 @@
-"""Widgets of notebook 03: what does it look at."""
+"""Interactive figure of notebook 03: the gradient of one class score on a digit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vislib import scratch, show
-from vislib.widgets import sliders, whole
+from vislib.widgets import int_slider, interactive_figure
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
@@ -16,7 +16,21 @@ if TYPE_CHECKING:
 def look_at(
     net: tuple[list[np.ndarray], list[np.ndarray]], digit: np.ndarray, target: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The 10 scores of a digit (64 pixels), and ``∂y_c/∂x`` of class `target` as an 8×8 map."""
+    """Class scores of a digit, and the gradient ``∂y_c/∂x`` of one of them.
+
+    >>> net = [np.ones((10, 64))], [np.zeros(10)]
+    >>> scores, gradient = look_at(net, np.full(64, 0.5), target=3)
+    >>> scores.tolist() == [32.0] * 10, gradient.shape
+    (True, (8, 8))
+
+    Args:
+        net: weights and biases of all layers, as in `vislib.scratch.mlp_forward`.
+        digit: 64 pixels.
+        target: the class c, 0 to 9.
+
+    Returns:
+        10 scores, and an 8×8 map, signed.
+    """
     zs, _ = scratch.mlp_forward(digit[None], *net)
     return zs[-1][0], scratch.input_gradient(digit[None], target, *net).reshape(8, 8)
 
@@ -24,11 +38,15 @@ def look_at(
 def draw_look(
     net: tuple[list[np.ndarray], list[np.ndarray]], digit: np.ndarray, target: int
 ) -> None:
-    """A digit, its scores, and the map that says which pixels would change one of them."""
+    """Draw a digit, its scores, and the gradient of one of them with respect to the pixels.
+
+    Args:
+        net, digit, target: as in `look_at`.
+    """
     import matplotlib.pyplot as plt
 
-    scores, slopes = look_at(net, digit, target)
-    top = np.abs(slopes).max()
+    scores, gradient = look_at(net, digit, target)
+    largest = np.abs(gradient).max()
     with show.style():
         figure, axes = plt.subplots(
             1, 3, figsize=(11, 3.7), width_ratios=[1, 1.15, 1.2], layout="constrained"
@@ -41,13 +59,13 @@ def draw_look(
         axes[1].axvline(0, color="black", lw=1)
         axes[1].set(yticks=range(10), ylabel="class", xlim=(-16, 8), title="scores $y_c$")
         axes[1].invert_yaxis()
-        image = axes[2].imshow(slopes, show.DIVERGING, vmin=-top, vmax=top)
+        image = axes[2].imshow(gradient, show.DIVERGING, vmin=-largest, vmax=largest)
         axes[2].plot(*np.argwhere(digit.reshape(8, 8) > 0.5).T[::-1], "k.", ms=9)
         axes[2].set_title(f"$\\partial y_{target} / \\partial x$ (dots: ink)")
         figure.colorbar(image, ax=axes[2], shrink=0.85)
         for axis in (axes[0], axes[2]):
             axis.axis("off")
-        row, column = np.unravel_index(np.abs(slopes).argmax(), slopes.shape)
+        row, column = np.unravel_index(np.abs(gradient).argmax(), gradient.shape)
         show.display(
             figure,
             f"A digit whose best class is {scores.argmax()}, its ten scores, and the gradient of "
@@ -57,10 +75,19 @@ def draw_look(
 
 
 def look(net: tuple[list[np.ndarray], list[np.ndarray]], digits: np.ndarray) -> VBox:
-    """Choose one of the digits (N×64) and a class: the gradient map of that class's score."""
+    """Sliders for the digit and for the class whose gradient is shown.
+
+    Args:
+        net: as in `look_at`.
+        digits: the digits to choose from, N×64.
+    """
 
     def draw(number: int, target: int) -> None:
         draw_look(net, digits[number], target)
 
     last = len(digits) - 1
-    return sliders(draw, number=whole("digit", 0, 0, last), target=whole("class c", 3, 0, 9))
+    return interactive_figure(
+        draw,
+        number=int_slider("digit", 0, 0, last),
+        target=int_slider("class c", 3, 0, 9),
+    )

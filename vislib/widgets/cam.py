@@ -1,4 +1,4 @@
-"""Widgets of notebook 09: from a class and a threshold to a box."""
+"""Interactive figure of notebook 09: from a class and a threshold to a box."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vislib.explain import cam
 from vislib.maps import upsample
 from vislib.measure import localisation
 from vislib.paths import DATA
-from vislib.widgets import slider, sliders, whole
+from vislib.widgets import float_slider, int_slider, interactive_figure
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
@@ -27,7 +27,7 @@ NETS = {"GAP": "pocket_gap", "GMP": "pocket_gmp"}
 
 @cache
 def scene() -> tuple[Tensor, dict[str, list[localisation.Box]]]:
-    """The scene squashed to 3×128×128, and the boxes of its categories in that picture."""
+    """The scene resized to 3×128×128, and the boxes of its categories in this image."""
     coco = Coco(DATA / "pocket_coco", "gallery")
     height, width = coco.size(SCENE)
     down, across = SIZE / height, SIZE / width
@@ -42,43 +42,64 @@ def scene() -> tuple[Tensor, dict[str, list[localisation.Box]]]:
 
 @cache
 def class_map(pooling: str, category: int) -> Tensor:
-    """The map of a class by the net with GAP or GMP, 1×128×128, signed."""
+    """CAM of a class by the network with this pooling, 1×128×128, signed.
+
+    >>> class_map("GAP", 3).shape
+    torch.Size([1, 128, 128])
+
+    Args:
+        pooling: "GAP" or "GMP", global average or maximum pooling.
+        category: index of the class, 0 to 15.
+    """
     maps = cam.cam(nets.load(NETS[pooling]), scene()[0][None], category)
     return upsample(maps, (SIZE, SIZE))[0]
 
 
 def found_box(pooling: str, category: int, threshold: float) -> tuple[localisation.Box, float]:
-    """The box of a class's map, and its IoU with the true one (NaN for a class that is absent)."""
+    """Box of a class by CAM, and its IoU with the ground truth.
+
+    Args:
+        pooling, category: as in `class_map`.
+        threshold: fraction of the map's maximum above which a pixel belongs to the object.
+
+    Returns:
+        The box (x, y, width, height) in pixels, and the largest IoU with a true box of the class,
+        NaN if there is none.
+    """
     box = localisation.box(class_map(pooling, category), threshold)
     truths = scene()[1].get(nets.POCKET_CLASSES[category])
     return box, localisation.best_iou(box, truths) if truths else torch.nan
 
 
 def draw_boxes(category: int, threshold: float = 0.2) -> None:
-    """Map and box of a class for both nets; the true box is dashed."""
+    """Draw map and box of a class by both networks, with the true box dashed.
+
+    Args:
+        category, threshold: as in `found_box`.
+    """
     image, boxes = scene()
     name = nets.POCKET_CLASSES[category]
-    pictures, told = {}, []
+    panels, results = {}, []
     for pooling in NETS:
-        box, overlap = found_box(pooling, category, threshold)
-        picture = show.overlay(image, class_map(pooling, category).clamp(min=0))
+        box, iou = found_box(pooling, category, threshold)
+        panel = show.overlay(image, class_map(pooling, category).clamp(min=0))
         for truth in boxes.get(name, []):
-            picture = show.frame(picture, truth, colour="white", dashed=True)
-        told.append("not in the scene" if overlap != overlap else f"IoU {overlap:.2f}")
-        pictures[f"{pooling}, {name}, {threshold:.0%}\n{told[-1]}"] = show.frame(picture, box)
+            panel = show.frame(panel, truth, colour="white", dashed=True)
+        results.append("not in the scene" if iou != iou else f"IoU {iou:.2f}")
+        panels[f"{pooling}, {name}, {threshold:.0%}\n{results[-1]}"] = show.frame(panel, box)
     show.panels(
-        pictures,
+        panels,
         columns=2,
         size=4,
         alt=f"The scene with the maps and boxes for {name} at {threshold:.0%} of the maximum. "
-        f"GAP: {told[0]}. GMP: {told[1]}.",
+        f"GAP: {results[0]}. GMP: {results[1]}.",
     )
 
 
 def boxes() -> VBox:
     """Sliders for the class and the threshold."""
-    return sliders(
+    return interactive_figure(
         draw_boxes,
-        category=whole("class", nets.POCKET_CLASSES.index("zebra"), 0, 15),
-        threshold=slider("threshold", 0.2, 0.05, 0.9, 0.05),
+        category=int_slider("class", nets.POCKET_CLASSES.index("zebra"), 0, 15),
+        threshold=float_slider("threshold", 0.2, 0.05, 0.9, 0.05),
     )

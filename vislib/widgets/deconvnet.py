@@ -1,4 +1,4 @@
-"""Widget of notebook 07: any unit of a few layers, its best scenes, and their reconstructions."""
+"""Interactive figure of notebook 07: the best patches of a unit and their reconstructions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vislib import show
 from vislib.features import TopPatches, deconvnet
-from vislib.widgets import sliders, whole
+from vislib.widgets import int_slider, interactive_figure
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
@@ -20,8 +20,17 @@ if TYPE_CHECKING:
 def top_unit(
     model: nn.Module, scenes: Tensor, tops: Mapping[str, TopPatches], stage: int, unit: int
 ) -> tuple[str, TopPatches, int, Tensor]:
-    """The stage's layer, its patches, the unit (the last one stands for all beyond), and the
-    unit's reconstructions k×3×H×W, each from the scene with one of its strongest patches.
+    """A unit, its strongest patches, and its reconstruction in each of their scenes.
+
+    Args:
+        model: the network.
+        scenes: the images that were searched, N×3×H×W.
+        tops: the strongest patches in each layer, by its dotted name.
+        stage: number of the layer in `tops`, from 1.
+        unit: the channel. Numbers beyond the last unit give the last unit.
+
+    Returns:
+        Name of the layer, its patches, the unit, and the reconstructions, k×3×H×W.
     """
     layer, top = list(tops.items())[stage - 1]
     unit = top.units[min(unit, len(top.units) - 1)]
@@ -30,38 +39,55 @@ def top_unit(
 
 
 def windows(reconstructions: Tensor, boxes: Tensor) -> Tensor:
-    """Cut each reconstruction (k×3×H×W) to its box, as far as zeros around the picture: k×3×h×w."""
+    """The part of each reconstruction in its box, with zeros outside the image, k×3×h×w.
+
+    >>> windows(torch.ones(1, 3, 8, 8), torch.tensor([[-1, 3, 2, 6]]))[0, 0].sum(dim=1).tolist()
+    [0.0, 4.0, 4.0, 4.0]
+
+    Args:
+        reconstructions: k×3×H×W.
+        boxes: top, bottom, left, right, with exclusive ends, k×4, all of one size.
+    """
     margin = int((boxes[:, 1] - boxes[:, 0]).max())
     wide = nn.functional.pad(reconstructions, [margin] * 4)
     return torch.stack(
         [
-            one[:, margin + top : margin + bottom, margin + left : margin + right]
-            for one, (top, bottom, left, right) in zip(wide, boxes.tolist(), strict=True)
+            image[:, margin + top : margin + bottom, margin + left : margin + right]
+            for image, (top, bottom, left, right) in zip(wide, boxes.tolist(), strict=True)
         ]
     )
 
 
-def tiles(pictures: list[np.ndarray]) -> np.ndarray:
-    """Up to nine pictures of one size as three rows, with gaps that fit their size."""
-    return show.mosaic(pictures, columns=3, gap=max(1, pictures[0].shape[0] // 14))
+def tiles(images: list[np.ndarray]) -> np.ndarray:
+    """Up to nine images of one size in three rows, with gaps that fit their size, H×W×3."""
+    return show.mosaic(images, columns=3, gap=max(1, images[0].shape[0] // 14))
 
 
 def patches_and_reconstructions(
     model: nn.Module, scenes: Tensor, tops: Mapping[str, TopPatches], stage: int, unit: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A unit's strongest patches as tiles, and their reconstructions as tiles, both for the eye."""
-    _, top, unit, pictures = top_unit(model, scenes, tops, stage, unit)
-    cut = windows(pictures, top.boxes[top.units.index(unit)])
-    middle = slice(max(0, cut.shape[2] // 2 - 40), cut.shape[2] // 2 + 40)  # the rest is faint
-    patches = [show.picture(one[:, middle, middle]) for one in top.crops(unit)]
-    views = [show.tinted(one[:, middle, middle], blur=0.8) for one in cut]
+    """Pictures of a unit's strongest patches and of their reconstructions, H×W×3 each.
+
+    Args:
+        model, scenes, tops, stage, unit: as in `top_unit`.
+    """
+    _, top, unit, reconstructions = top_unit(model, scenes, tops, stage, unit)
+    cut = windows(reconstructions, top.boxes[top.units.index(unit)])
+    # The outer part of a large receptive field is faint, so only the middle is shown.
+    middle = slice(max(0, cut.shape[2] // 2 - 40), cut.shape[2] // 2 + 40)
+    patches = [show.rgb(patch[:, middle, middle]) for patch in top.crops(unit)]
+    views = [show.tinted(view[:, middle, middle], blur=0.8) for view in cut]
     return tiles(patches), tiles(views)
 
 
 def draw_unit(
     model: nn.Module, scenes: Tensor, tops: Mapping[str, TopPatches], stage: int, unit: int
 ) -> None:
-    """The nine strongest patches of a unit beside their reconstructions."""
+    """Draw the nine strongest patches of a unit and their reconstructions.
+
+    Args:
+        model, scenes, tops, stage, unit: as in `top_unit`.
+    """
     layer, top, unit, _ = top_unit(model, scenes, tops, stage, unit)
     patches, views = patches_and_reconstructions(model, scenes, tops, stage, unit)
     value = float(top.values[top.units.index(unit), 0])
@@ -74,10 +100,14 @@ def draw_unit(
 
 
 def units(model: nn.Module, scenes: Tensor, tops: Mapping[str, TopPatches]) -> VBox:
-    """Sliders for the layer (of those in `tops`) and the unit."""
+    """Sliders for the layer (of those in `tops`) and the unit.
+
+    Args:
+        model, scenes, tops: as in `top_unit`.
+    """
     most = max(len(top.units) for top in tops.values())
-    return sliders(
+    return interactive_figure(
         lambda stage, unit: draw_unit(model, scenes, tops, stage, unit),
-        stage=whole("layer", min(3, len(tops)), 1, len(tops)),
-        unit=whole("unit", 14, 0, most - 1),
+        stage=int_slider("layer", min(3, len(tops)), 1, len(tops)),
+        unit=int_slider("unit", 14, 0, most - 1),
     )

@@ -1,4 +1,4 @@
-"""Widget of notebook 17: a deep dream with layer, octaves and strength under the reader's hand."""
+"""Interactive figure of notebook 17: a deep dream with a choice of layer, octaves and strength."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vislib import show
 from vislib.synthesis import dream, layer_norm
+from vislib.widgets import float_slider, int_slider, interactive_figure
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
@@ -17,33 +18,49 @@ if TYPE_CHECKING:
 
 @lru_cache(maxsize=64)
 def image(model: nn.Module, photo: Tensor, layer: str, octaves: int, lr: float) -> Tensor:
-    """The dream of one photograph, 1×3×H×W, in ten steps for each octave."""
+    """The dream of one photograph, 1×3×H×W in [0, 1], with ten steps for each octave.
+
+    Args:
+        model: the network.
+        photo: 1×3×H×W in [0, 1].
+        layer: dotted name of the layer whose feature maps are amplified.
+        octaves: number of image sizes.
+        lr: size of a step.
+    """
     return dream(model, layer_norm(layer), photo, octaves=octaves, steps=10, lr=lr)
 
 
 def draw_dream(model: nn.Module, photo: Tensor, layer: str, octaves: int, lr: float) -> None:
-    """The photograph beside its dream."""
+    """Draw the photograph and its dream.
+
+    Args:
+        model, photo, layer, octaves, lr: as in `image`.
+    """
     dreamt = image(model, photo, layer, octaves, lr)
-    changed = float((dreamt - photo).square().mean().sqrt())
+    change = float((dreamt - photo).square().mean().sqrt())
     show.panels(
-        {"the photograph": photo[0], f"pixels changed by {changed:.2f}": dreamt[0]},
+        {"the photograph": photo[0], f"pixels changed by {change:.2f}": dreamt[0]},
         columns=2,
         size=4.2,
         alt=f"A photograph, and its dream at {layer} with {octaves} octaves and steps of {lr:g}: "
-        f"pixels changed by {changed:.2f} on average.",
+        f"pixels changed by {change:.2f} on average.",
     )
 
 
 def dreams(model: nn.Module, photo: Tensor, layers: Sequence[str]) -> VBox:
-    """Choose the layer, from shallow to deep, the number of octaves and the size of a step."""
-    from vislib.widgets import slider, sliders, whole
+    """Sliders for the layer, the number of octaves and the size of a step.
+
+    Args:
+        model, photo: as in `image`.
+        layers: dotted names of the layers to choose from, from early to late.
+    """
 
     def draw(layer: int, octaves: int, lr: float) -> None:
         draw_dream(model, photo, layers[layer - 1], octaves, lr)
 
-    return sliders(
+    return interactive_figure(
         draw,
-        layer=whole("layer", len(layers) // 2 + 1, 1, len(layers)),
-        octaves=whole("octaves", 3, 1, 4),
-        lr=slider("strength", 0.01, 0.0, 0.03, 0.002),
+        layer=int_slider("layer", len(layers) // 2 + 1, 1, len(layers)),
+        octaves=int_slider("octaves", 3, 1, 4),
+        lr=float_slider("strength", 0.01, 0.0, 0.03, 0.002),
     )

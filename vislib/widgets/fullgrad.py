@@ -1,81 +1,84 @@
-"""Widget of notebook 12: FullGrad's picture grows, layer after layer."""
+"""Interactive figure of notebook 12: FullGrad as a sum that grows layer by layer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from vislib import nets, show
-from vislib.explain.fullgrad import FullGradient, fullgrad_parts
-from vislib.maps import upsample
+from vislib.explain.fullgrad import FullGradient, fullgrad_parts, psi
 from vislib.measure import energy
-from vislib.widgets import sliders, whole
+from vislib.widgets import Masks, Targets, int_slider, interactive_figure
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
 
 
-def places(parts: FullGradient) -> dict[str, Tensor]:
-    """The parts that have places, N×K×h×w each: the input's, then each layer's."""
-    known = {"input": parts.input} | parts.biases
-    return {name: part for name, part in known.items() if part.ndim == 4}
+def spatial_parts(parts: FullGradient) -> dict[str, Tensor]:
+    """The parts that are feature maps, N×K×h×w each: the input's, then those of the layers."""
+    named = {"input": parts.input} | parts.biases
+    return {name: part for name, part in named.items() if part.ndim == 4}
 
 
-def picture_of(parts: FullGradient, count: int, size: tuple[int, int]) -> Tensor:
-    """``Σ ψ`` of the first `count` parts with places, N×1×H×W; of all of them it is `fullgrad`."""
+def partial_map(parts: FullGradient, count: int, size: tuple[int, int]) -> Tensor:
+    """``Σ ψ`` of the first `count` spatial parts, N×1×H×W. All of them give `fullgrad`.
+
+    Args:
+        parts: result of `vislib.explain.fullgrad.fullgrad_parts`.
+        count: number of parts, from 1.
+        size: (height, width) of the map.
+    """
     total = torch.zeros(())
-    for part in list(places(parts).values())[:count]:
-        maps = part.abs() - part.abs().amin((2, 3), keepdim=True)
-        maps = maps / maps.amax((2, 3), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
-        total = total + upsample(maps, size).sum(dim=1, keepdim=True)
+    for part in list(spatial_parts(parts).values())[:count]:
+        total = total + psi(part, size).sum(dim=1, keepdim=True)
     return total
 
 
 def draw_growing(
-    model: nets.Classifier,
-    x: Tensor,
-    targets: Mapping[str, int],
-    masks: Mapping[str, np.ndarray],
-    name: str,
-    count: int,
+    model: nets.Classifier, x: Tensor, targets: Targets, masks: Masks, name: str, count: int
 ) -> None:
-    """The last part that was added, and the picture up to it with its P."""
+    """Draw the part that was added last, and the sum of all parts up to it with its P.
+
+    Args:
+        model: the network.
+        x: the image, 1×C×H×W.
+        targets, masks: the classes in the image, see `vislib.widgets`.
+        name: name of the target class.
+        count: number of parts in the sum, from 1.
+    """
     parts = fullgrad_parts(model, x, targets[name])
-    last, part = list(places(parts).items())[count - 1]
-    picture = picture_of(parts, count, (x.shape[2], x.shape[3]))
-    P = energy.energy(picture[0], masks[name]).P
+    layer, part = list(spatial_parts(parts).items())[count - 1]
+    total = partial_map(parts, count, (x.shape[2], x.shape[3]))
+    P = energy.energy(total[0], masks[name]).P
     show.panels(
         {
-            f"part {count}: {last.removeprefix('net.')}": show.heat(part[0]),
-            f"{count} added up, P = {P:.2f}": show.overlay(x[0], picture[0]),
+            f"part {count}: {layer.removeprefix('net.')}": show.heat(part[0]),
+            f"{count} added up, P = {P:.2f}": show.overlay(x[0], total[0]),
         },
         columns=2,
         size=4,
-        alt=f"FullGrad for {name}: the part of {last}, and the picture of {count} parts added up, "
-        f"with {P:.2f} of its energy on the object.",
+        alt=f"FullGrad for {name}: the part of {layer}, and the sum of {count} parts, with {P:.2f} "
+        "of its energy on the object.",
     )
 
 
-def growing(
-    model: nets.Classifier,
-    x: Tensor,
-    targets: Mapping[str, int],
-    masks: Mapping[str, np.ndarray],
-) -> VBox:
-    """Add the parts one after the other, from the pixels upwards, for one of the classes."""
+def growing(model: nets.Classifier, x: Tensor, targets: Targets, masks: Masks) -> VBox:
+    """Controls for the class and for the number of parts, in the order of the forward pass.
+
+    Args:
+        model, x, targets, masks: as in `draw_growing`.
+    """
     from ipywidgets import Dropdown
 
     def draw(name: str, count: int) -> None:
         draw_growing(model, x, targets, masks, name, count)
 
     first = next(iter(targets))
-    most = len(places(fullgrad_parts(model, x, targets[first])))
-    return sliders(
+    most = len(spatial_parts(fullgrad_parts(model, x, targets[first])))
+    return interactive_figure(
         draw,
         name=Dropdown(options=list(targets), description="class"),
-        count=whole("parts added up", 2, 1, most),
+        count=int_slider("parts added up", 2, 1, most),
     )

@@ -1,12 +1,10 @@
-"""Widget of notebook 10: Grad-CAM for every stage of a net and every class of a scene."""
+"""Interactive figure of notebook 10: Grad-CAM at each stage of a network, for each class."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 from torch import Tensor, nn
 
 from vislib import show
@@ -14,25 +12,44 @@ from vislib.explain import cam
 from vislib.layers import stages
 from vislib.maps import upsample
 from vislib.measure import energy
-from vislib.widgets import sliders, whole
+from vislib.widgets import Masks, Targets, int_slider, interactive_figure
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
 
 
-def look(
-    model: nn.Module,
-    x: Tensor,
-    targets: Mapping[str, int],
-    masks: Mapping[str, np.ndarray],
-    stage: int,
-    category: int,
-) -> tuple[str, str, Tensor, Tensor, float]:
-    """Grad-CAM at a stage, counted from 1, for the class at a place in `targets`, from 0.
+class StageMap(NamedTuple):
+    """Grad-CAM at one stage.
 
-    Returns the names of layer and class, the map at the layer's own size (1×h×w) and upsampled
-    (1×H×W), and its share of energy on the class's mask. Numbers beyond the last stage or class
-    stand for the last. ``ValueError`` for a stage below 1.
+    Attributes:
+        layer: dotted name of the layer.
+        name: name of the class.
+        small: the map in the layer's own size, 1×h×w.
+        large: the map in the size of the image, 1×H×W.
+        P: fraction of the map's energy on the mask of the class.
+    """
+
+    layer: str
+    name: str
+    small: Tensor
+    large: Tensor
+    P: float
+
+
+def look(
+    model: nn.Module, x: Tensor, targets: Targets, masks: Masks, stage: int, category: int
+) -> StageMap:
+    """Grad-CAM at one stage for one class. Numbers beyond the last stage or class give the last.
+
+    Args:
+        model: the network.
+        x: the image, 1×3×H×W.
+        targets, masks: the classes in the image, see `vislib.widgets`.
+        stage: number of the stage (see `vislib.layers.stages`), from 1.
+        category: number of the class in `targets`, from 0.
+
+    Raises:
+        ValueError: `stage` is below 1.
     """
     if stage < 1:
         raise ValueError(f"stages count from 1, got {stage}")
@@ -41,42 +58,42 @@ def look(
     name = list(targets)[min(category, len(targets) - 1)]
     small = cam.grad_cam(model, x, targets[name], layer=layer)
     large = upsample(small, x.shape[-2:])[0]
-    return layer, name, small[0], large, energy.energy(large, masks[name]).P
+    return StageMap(layer, name, small[0], large, energy.energy(large, masks[name]).P)
 
 
 def draw_look(
-    model: nn.Module,
-    x: Tensor,
-    targets: Mapping[str, int],
-    masks: Mapping[str, np.ndarray],
-    stage: int,
-    category: int,
+    model: nn.Module, x: Tensor, targets: Targets, masks: Masks, stage: int, category: int
 ) -> None:
-    """The object outlined, its map at the layer's own size, and the map over the scene."""
-    layer, name, small, large, share = look(model, x, targets, masks, stage, category)
+    """Draw the object's outline, the map in the layer's own size, and the map over the image.
+
+    Args:
+        model, x, targets, masks, stage, category: as in `look`.
+    """
+    layer, name, small, large, P = look(model, x, targets, masks, stage, category)
     height, width = small.shape[-2:]
-    number = f"P = {share:.2f}" if share == share else "nothing above 0"
-    pictures: dict[str, show.Picture] = {
-        f"class: {name}": show.outline(x[0], masks[name], width=2),
-        f"{layer}\n{height}×{width}": show.heat(small, percentile=100),
-        f"Grad-CAM, {number}": show.overlay(x[0], large),
-    }
+    result = f"P = {P:.2f}" if P == P else "nothing above 0"
     show.panels(
-        pictures,
+        {
+            f"class: {name}": show.outline(x[0], masks[name], width=2),
+            f"{layer}\n{height}×{width}": show.heat(small, percentile=100),
+            f"Grad-CAM, {result}": show.overlay(x[0], large),
+        },
         columns=3,
         size=3.9,
         alt=f"The scene with the {name} outlined, Grad-CAM of layer {layer} with {height} by "
-        f"{width} places, and the same laid over the scene; on the {name}: {number}.",
+        f"{width} positions, and the same laid over the scene; on the {name}: {result}.",
     )
 
 
-def any_layer(
-    model: nn.Module, x: Tensor, targets: Mapping[str, int], masks: Mapping[str, np.ndarray]
-) -> VBox:
-    """Sliders for the stage, from the pixels upwards, and the class."""
+def any_layer(model: nn.Module, x: Tensor, targets: Targets, masks: Masks) -> VBox:
+    """Sliders for the stage, from early to late, and the class.
+
+    Args:
+        model, x, targets, masks: as in `look`.
+    """
     deepest = len(stages(model, x))
-    return sliders(
+    return interactive_figure(
         partial(draw_look, model, x, targets, masks),
-        stage=whole("stage", deepest - 1, 1, deepest),
-        category=whole("class", 0, 0, len(targets) - 1),
+        stage=int_slider("stage", deepest - 1, 1, deepest),
+        category=int_slider("class", 0, 0, len(targets) - 1),
     )

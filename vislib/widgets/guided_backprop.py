@@ -1,4 +1,4 @@
-"""Widget of notebook 08: how many layers must be random before an explanation changes?"""
+"""Interactive figure of notebook 08: explanations of a network with some random layers."""
 
 from __future__ import annotations
 
@@ -14,17 +14,27 @@ from vislib.explain.gradients import guided_backprop
 from vislib.layers import layers_with_weights
 from vislib.maps import rank_correlation
 from vislib.measure import sanity
-from vislib.widgets import sliders, whole
+from vislib.widgets import int_slider, interactive_figure
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
 
 
 def step(model: nn.Module, x: Tensor, target: int, depth: int) -> tuple[str, Tensor, Tensor]:
-    """With `depth` layers from the top random: the last one's name, guided backprop, Grad-CAM.
+    """Guided backprop and Grad-CAM with the last `depth` layers random.
 
-    0 is the net as it was learnt, with the name "none"; the last step stands for all beyond it.
-    ``ValueError`` for a negative depth.
+    Args:
+        model: the trained network.
+        x: the image, 1×3×H×W.
+        target: the class.
+        depth: number of layers with random weights, counted from the logits. 0 is the trained
+            network; numbers beyond the number of layers make all of them random.
+
+    Returns:
+        Name of the last layer that was randomised ("none" for 0), and the two maps.
+
+    Raises:
+        ValueError: `depth` is negative.
     """
     if depth < 0:
         raise ValueError(f"depth must be at least 0 layers, got {depth}")
@@ -35,26 +45,35 @@ def step(model: nn.Module, x: Tensor, target: int, depth: int) -> tuple[str, Ten
 
 
 def draw_step(model: nn.Module, x: Tensor, target: int, depth: int) -> None:
-    """The scene, and what both methods make of it with `depth` random layers, with ρ."""
+    """Draw the scene and both maps, with their rank correlation ρ with those of the
+    trained network.
+
+    Args:
+        model, x, target, depth: as in `step`.
+    """
     _, *learnt = step(model, x, target, 0)
     layer, *maps = step(model, x, target, depth)
     guided, cam = (rank_correlation(a, b).item() for a, b in zip(learnt, maps, strict=True))
-    pictures: dict[str, show.Picture] = {
+    panels: dict[str, show.ImageLike] = {
         f"random: {depth} layers": x[0],
         f"guided backprop, ρ = {guided:.2f}": show.heat(maps[0][0]),
         f"Grad-CAM, ρ = {cam:.2f}": show.overlay(x[0], maps[1][0]),
     }
     show.panels(
-        pictures,
+        panels,
         columns=3,
         size=3.9,
-        alt=f"The scene, guided backprop and Grad-CAM with {depth} layers random, the lowest of "
-        f"them {layer}; rank correlation with the trained net {guided:.2f} and {cam:.2f}.",
+        alt=f"The scene, guided backprop and Grad-CAM with {depth} layers random, the earliest of "
+        f"them {layer}; rank correlation with the trained network {guided:.2f} and {cam:.2f}.",
     )
 
 
 def random_layers(model: nn.Module, x: Tensor, target: int) -> VBox:
-    """A slider for the number of layers with random weights, counted from the logits."""
+    """Slider for the number of layers with random weights, counted from the logits.
+
+    Args:
+        model, x, target: as in `step`.
+    """
     deepest = len(layers_with_weights(model, x))
     draw = partial(draw_step, model, x, target)
-    return sliders(draw, depth=whole("random layers", deepest // 2, 0, deepest))
+    return interactive_figure(draw, depth=int_slider("random layers", deepest // 2, 0, deepest))

@@ -1,4 +1,4 @@
-"""Widget of notebook 06: a picture, and what is alike to it for the pixels and for each layer."""
+"""Interactive figure of notebook 06: the nearest neighbours of an image in each layer."""
 
 from __future__ import annotations
 
@@ -10,30 +10,45 @@ from torch import Tensor
 
 from vislib import show
 from vislib.data.objects import Crops
-from vislib.features.neighbours import nearest
+from vislib.features.neighbours import nearest_neighbours
+from vislib.widgets import int_slider, interactive_figure
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
 
 
 def neighbours_at(spaces: Mapping[str, Tensor], query: int, depth: int, k: int = 5) -> list[int]:
-    """The `k` nearest pictures of one picture in the space number `depth`, nearest first."""
+    """The `k` nearest neighbours of one image in one feature space, nearest first.
+
+    >>> import torch
+    >>> neighbours_at({"pixels": torch.tensor([[0.0], [1.0], [3.0]])}, query=2, depth=0, k=2)
+    [1, 0]
+
+    Args:
+        spaces: features of the same N images in several layers, N×D each, by name.
+        query: index of the image.
+        depth: number of the feature space, from 0.
+        k: number of neighbours.
+    """
     features = list(spaces.values())[depth]
-    found = nearest(features, k + 1, queries=features[query][None])[0].tolist()
-    return [index for index in found if index != query][:k]
+    indices = nearest_neighbours(features, k + 1, queries=features[query][None])[0].tolist()
+    return [index for index in indices if index != query][:k]
 
 
 def draw_rows(
     crops: Crops, rows: Sequence[tuple[str, int, Sequence[int]]], *, size: float = 1.8
 ) -> None:
-    """Rows of a picture and its neighbours: a title, the picture's number, and theirs.
+    """Draw rows of an image and its neighbours. ✓ marks the same category, ✗ another one.
 
-    A neighbour of the same category has a tick in its title, another one a cross.
+    Args:
+        crops: images with their categories.
+        rows: for each row a title, the index of the image, and the indices of its neighbours.
+        size: width of an image in inches.
     """
     import matplotlib.pyplot as plt
 
-    columns = 1 + max(len(found) for _, _, found in rows)
-    words = []
+    columns = 1 + max(len(neighbours) for _, _, neighbours in rows)
+    descriptions = []
     with show.style():
         figure, axes = plt.subplots(
             len(rows),
@@ -44,22 +59,27 @@ def draw_rows(
         )
         for axis in axes.flat:
             axis.axis("off")
-        for line, (title, query, found) in zip(axes, rows, strict=True):
+        for line, (title, query, neighbours) in zip(axes, rows, strict=True):
             line[0].set_title(title, weight="bold")
-            line[0].imshow(show.picture(crops.images[query]))
-            names = [crops.names[int(crops.labels[index])] for index in found]
-            hits = [bool(crops.labels[index] == crops.labels[query]) for index in found]
-            for axis, index, name, hit in zip(line[1:], found, names, hits, strict=False):
-                axis.imshow(show.picture(crops.images[index]))
+            line[0].imshow(show.rgb(crops.images[query]))
+            names = [crops.names[int(crops.labels[index])] for index in neighbours]
+            hits = [bool(crops.labels[index] == crops.labels[query]) for index in neighbours]
+            for axis, index, name, hit in zip(line[1:], neighbours, names, hits, strict=False):
+                axis.imshow(show.rgb(crops.images[index]))
                 axis.set_title(f"{'✓' if hit else '✗'} {name}")
-            own = crops.names[int(crops.labels[query])]
-            words.append(f"{title} (picture {query}, {own}): {', '.join(names)}")
-        alt = f"Pictures, each with its nearest ones. {'. '.join(words)}."
+            category = crops.names[int(crops.labels[query])]
+            descriptions.append(f"{title} (image {query}, {category}): {', '.join(names)}")
+        alt = f"Images, each with its nearest neighbours. {'. '.join(descriptions)}."
         show.display(figure, alt)
 
 
 def draw_neighbours(crops: Crops, spaces: Mapping[str, Tensor], query: int, depth: int) -> None:
-    """Two rows: the picture's neighbours in the first space, and in the space number `depth`."""
+    """Draw two rows: an image's neighbours in the first space, and in the space number `depth`.
+
+    Args:
+        crops: images with their categories.
+        spaces, query, depth: as in `neighbours_at`.
+    """
     names = list(spaces)
     rows = [(names[which], query, neighbours_at(spaces, query, which)) for which in (0, depth)]
     draw_rows(crops, rows)
@@ -72,7 +92,14 @@ def draw_maps(
     alt: str,
     shown: Sequence[str] = ("zebra", "clock", "cat", "dog"),
 ) -> None:
-    """Maps (title to points, N×2) side by side; a few categories have marks, the rest are grey."""
+    """Draw maps side by side. A few categories have marks, the others are grey.
+
+    Args:
+        crops: images with their categories.
+        maps: points of the images, N×2, by the title of the map.
+        alt: description of the figure.
+        shown: names of the categories with marks, up to four.
+    """
     import matplotlib.pyplot as plt
 
     labels = crops.labels.numpy()
@@ -83,9 +110,9 @@ def draw_maps(
         for axis, (title, points) in zip(axes[0], maps.items(), strict=True):
             axis.scatter(*points.T, s=14, color="0.8")
             for mark, colour, name in zip("o^sD", show.COLOURS, shown, strict=False):
-                own = points[labels == crops.names.index(name)]
+                members = points[labels == crops.names.index(name)]
                 style = {"s": 55, "marker": mark, "color": colour, "ec": "black", "lw": 0.5}
-                axis.scatter(*own.T, label=name, **style)
+                axis.scatter(*members.T, label=name, **style)
             axis.set(title=title, xticks=[], yticks=[])
             axis.spines[:].set_visible(True)
         handles = axes[0][0].get_legend_handles_labels()
@@ -96,14 +123,19 @@ def draw_maps(
 def neighbour_browser(
     crops: Crops, spaces: Mapping[str, Tensor], *, query: int = 0, depth: int = 1
 ) -> VBox:
-    """A slider for the picture and one for the layer; the first space is the row above."""
-    from vislib.widgets import sliders, whole
+    """Sliders for the image and for the layer. The upper row shows the first space.
+
+    Args:
+        crops: images with their categories.
+        spaces: as in `neighbours_at`.
+        query, depth: where the sliders start.
+    """
 
     def draw(query: int, depth: int) -> None:
         draw_neighbours(crops, spaces, query, depth)
 
-    return sliders(
+    return interactive_figure(
         draw,
-        query=whole("picture", query, 0, len(crops.images) - 1),
-        depth=whole("layer", depth, 1, len(spaces) - 1),
+        query=int_slider("image", query, 0, len(crops.images) - 1),
+        depth=int_slider("layer", depth, 1, len(spaces) - 1),
     )

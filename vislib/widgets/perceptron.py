@@ -1,4 +1,4 @@
-"""Widgets of notebook 01: the decision line, and step or sigmoid."""
+"""Interactive figures of notebook 01: the decision line, and step or sigmoid."""
 
 from __future__ import annotations
 
@@ -7,33 +7,48 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vislib import scratch, show
-from vislib.widgets import slider, sliders
+from vislib.widgets import float_slider, interactive_figure
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
 
 
 CORNERS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+# The expected output at each corner, for four logical functions.
 GOALS = {"AND": (0, 0, 0, 1), "OR": (0, 1, 1, 1), "NAND": (1, 1, 1, 0), "XOR": (0, 1, 1, 0)}
 
 
 def decisions(w1: float, w2: float, bias: float, goal: str = "NAND") -> tuple[np.ndarray, int]:
-    """What a perceptron answers on the four corners, and how many of them are as the goal wants."""
-    answers = scratch.perceptron(CORNERS, np.array([w1, w2]), bias)
-    return answers, int(np.sum(answers == GOALS[goal]))
+    """Outputs of a perceptron at the four corners, and how many of them are right.
+
+    >>> outputs, right = decisions(-2, -2, 3, goal="NAND")
+    >>> outputs.tolist(), right
+    ([1, 1, 1, 0], 4)
+
+    Args:
+        w1, w2: the weights.
+        bias: the bias.
+        goal: name of the logical function, "AND", "OR", "NAND" or "XOR".
+    """
+    outputs = scratch.perceptron(CORNERS, np.array([w1, w2]), bias)
+    return outputs, int(np.sum(outputs == GOALS[goal]))
 
 
 def draw_decision_line(w1: float, w2: float, bias: float, goal: str = "NAND") -> None:
-    """The plane of two inputs: the side where the perceptron fires, its border, and the goal."""
+    """Draw the plane of two inputs: where the perceptron fires, its border, and the goal.
+
+    Args:
+        w1, w2, bias, goal: as in `decisions`.
+    """
     import matplotlib.pyplot as plt
 
-    answers, right = decisions(w1, w2, bias, goal)
+    outputs, right = decisions(w1, w2, bias, goal)
     with show.style():
         figure, axis = plt.subplots(figsize=(6.4, 5.2), layout="constrained")
         draw_corners(axis, CORNERS, [(w1, w2, bias)], goal=goal)
-        for corner, want, answer in zip(CORNERS, GOALS[goal], answers, strict=True):
+        for corner, expected, output in zip(CORNERS, GOALS[goal], outputs, strict=True):
             axis.annotate(
-                f"wants {want}: {'right' if want == answer else 'WRONG'}",
+                f"wants {expected}: {'right' if expected == output else 'WRONG'}",
                 corner,
                 (0, 16),
                 textcoords="offset points",
@@ -49,9 +64,14 @@ def draw_decision_line(w1: float, w2: float, bias: float, goal: str = "NAND") ->
 
 
 def draw_corners(axis: Any, points: np.ndarray, lines: Any, goal: str = "XOR") -> None:
-    """The four corners of `goal` at `points`: filled where it wants 1, open where it wants 0.
+    """Draw the four corners at `points`: filled if the goal is 1, open if it is 0.
 
-    `lines` are triples (w1, w2, bias). With one line, the side where it fires is hatched.
+    Args:
+        axis: axes of matplotlib.
+        points: positions of the four corners, 4×2.
+        lines: decision lines as triples (w1, w2, bias). If there is only one, the side on which the
+            perceptron fires is hatched.
+        goal: as in `decisions`.
     """
     x1, x2 = np.meshgrid(np.linspace(-0.6, 1.6, 331), np.linspace(-0.6, 1.6, 331))
     for w1, w2, bias in lines:
@@ -62,37 +82,46 @@ def draw_corners(axis: Any, points: np.ndarray, lines: Any, goal: str = "XOR") -
             axis.contourf(x1, x2, fires, [-0.5, 0.5, 1.5], colors=colours, hatches=hatches)
         if total.min() < 0 < total.max():
             axis.contour(x1, x2, total, levels=[0], colors="black", linewidths=2.5)
-    for (a, b), want in zip(points, GOALS[goal], strict=True):
-        face = show.COLOURS[1] if want else "white"
+    for (a, b), expected in zip(points, GOALS[goal], strict=True):
+        face = show.COLOURS[1] if expected else "white"
         axis.plot(a, b, "o", ms=17, mfc=face, mec="black", mew=2)
     axis.set(xlabel="$x_1$", ylabel="$x_2$", xticks=[0, 1], yticks=[0, 1])
     axis.set_aspect("equal")
 
 
 def decision_line() -> VBox:
-    """Two weights and a bias move a decision line; the goal is one of AND, OR, NAND, XOR."""
+    """Controls for two weights, a bias and the goal AND, OR, NAND or XOR."""
     from ipywidgets import ToggleButtons
 
-    return sliders(
+    return interactive_figure(
         draw_decision_line,
-        w1=slider("weight $w_1$", 1, -3, 3, 0.25),
-        w2=slider("weight $w_2$", -1, -3, 3, 0.25),
-        bias=slider("bias $b$", 0.5, -4, 4, 0.25),
+        w1=float_slider("weight $w_1$", 1, -3, 3, 0.25),
+        w2=float_slider("weight $w_2$", -1, -3, 3, 0.25),
+        bias=float_slider("bias $b$", 0.5, -4, 4, 0.25),
         goal=ToggleButtons(options=list(GOALS), value="NAND", description="goal"),
     )
 
 
 def small_change(change: float, z: float = -0.2) -> tuple[float, float]:
-    """Output of a step neuron and of a sigmoid neuron after the weight grew by `change`.
+    """Outputs of a step neuron and of a sigmoid neuron after a change of one weight.
 
-    Both have the weighted input `z` before the change, and the changed weight's input is 1.
+    >>> small_change(0.2, z=-0.2)
+    (0.0, 0.5)
+
+    Args:
+        change: change of the weight, whose input is 1.
+        z: weighted input of both neurons before the change.
     """
     after = z + change
     return float(after > 0), float(scratch.sigmoid(after))
 
 
 def draw_small_change(change: float) -> None:
-    """Both neurons before and after the change of a weight, on their curves."""
+    """Draw both neurons before and after the change of a weight, on their curves.
+
+    Args:
+        change: as in `small_change`.
+    """
     import matplotlib.pyplot as plt
 
     z = np.linspace(-1.5, 1.5, 601)
@@ -115,5 +144,7 @@ def draw_small_change(change: float) -> None:
 
 
 def step_or_sigmoid() -> VBox:
-    """A slider that changes one weight a little, under a step neuron and a sigmoid neuron."""
-    return sliders(draw_small_change, change=slider("change of weight", 0.1, -1, 1, 0.05))
+    """Slider for a small change of one weight of a step neuron and a sigmoid neuron."""
+    return interactive_figure(
+        draw_small_change, change=float_slider("change of weight", 0.1, -1, 1, 0.05)
+    )

@@ -1,4 +1,4 @@
-"""Widget of notebook 14: how much the lower layers favour support, and up to which layer."""
+"""Interactive figure of notebook 14: strength γ of LRP-γ, and the layers that have it."""
 
 from __future__ import annotations
 
@@ -14,68 +14,87 @@ from vislib.explain.lrp import lrp
 from vislib.explain.lrp.composites import Composite
 from vislib.explain.lrp.rules import epsilon_rule, gamma_rule, z_box_rule
 from vislib.measure import energy
-from vislib.widgets import slider, sliders, whole
+from vislib.widgets import float_slider, int_slider, interactive_figure
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
 
 
 def convolutions(model: nn.Module, x: Tensor) -> int:
-    """How many convolutions a forward pass calls."""
+    """Number of convolutions that a forward pass calls."""
     with one_forward(model, x, 0, families=["convolution"]) as forward:
         return len(forward.operations)
 
 
 def composite(gamma: float, switch: int, count: int) -> Composite:
-    """LRP-γ in the lower `switch` of `count` convolutions, LRP-ε above, zB at the pixels.
+    """LRP-γ in the first `switch` of `count` convolutions, LRP-ε after them, zB at the pixels.
 
-    Several rules are spread over the convolutions from the pixels up: with one for each of them,
-    the switch may lie anywhere. The first convolution has zB in any case.
+    Args:
+        gamma: strength γ by which positive contributions are favoured.
+        switch: number of convolutions with LRP-γ. The first convolution always has zB.
+        count: number of all convolutions.
     """
     switch = max(0, min(switch, count))
-    lower = partial(gamma_rule, gamma=gamma)
-    rules = [lower] * switch + [epsilon_rule] * (count - switch)
+    early = partial(gamma_rule, gamma=gamma)
+    # With one rule for each convolution, the switch may be at any of them.
+    rules = [early] * switch + [epsilon_rule] * (count - switch)
     return Composite(dense=epsilon_rule, convolution=rules, first=z_box_rule)
 
 
 def look(
     model: nn.Module, x: Tensor, target: int, mask: np.ndarray, gamma: float, switch: int
 ) -> tuple[Tensor, float, float]:
-    """The map summed over colours, 1×H×W, its share of energy on the mask, and how much it cancels.
+    """LRP with `composite`, its energy on the object, and how much of the relevance cancels.
 
-    The last number is ``Σ|R| / |ΣR|``: 1 where all relevance has one sign, large where much of it
-    cancels.
+    Args:
+        model: the network.
+        x: the image, 1×3×H×W in [0, 1].
+        target: the class.
+        mask: H×W, True on the object.
+        gamma, switch: as in `composite`.
+
+    Returns:
+        The map R summed over the colours, 1×H×W; the fraction P of its energy on the mask; and
+        ``Σ|R| / |ΣR|``, which is 1 if all relevance has one sign and large if much of it cancels.
     """
     rule = composite(gamma, switch, convolutions(model, x))
     R = lrp(model, x, target, rule=rule)[0].sum(dim=0, keepdim=True)
-    cancels = float(R.abs().sum() / R.sum().abs())
-    return R, energy.energy(R, mask).P, cancels
+    cancellation = float(R.abs().sum() / R.sum().abs())
+    return R, energy.energy(R, mask).P, cancellation
 
 
 def draw_look(
     model: nn.Module, x: Tensor, target: int, mask: np.ndarray, gamma: float, switch: int
 ) -> None:
-    """The object outlined, the map, and the map over the scene."""
-    R, share, cancels = look(model, x, target, mask, gamma, switch)
+    """Draw the object's outline, the map, and the map over the image.
+
+    Args:
+        model, x, target, mask, gamma, switch: as in `look`.
+    """
+    R, P, cancellation = look(model, x, target, mask, gamma, switch)
     count = convolutions(model, x)
     show.panels(
         {
             "the object": show.outline(x[0], mask, width=2),
             f"γ = {gamma:.2f} in {min(switch, count)} of {count}": show.heat(R),
-            f"P = {share:.2f}, Σ|R| / |ΣR| = {cancels:.1f}": show.overlay(x[0], R),
+            f"P = {P:.2f}, Σ|R| / |ΣR| = {cancellation:.1f}": show.overlay(x[0], R),
         },
         columns=3,
         size=3.7,
-        alt=f"LRP with gamma {gamma:.2f} in the lower {switch} of {count} convolutions: P on the "
-        f"object {share:.2f}, the absolute values sum to {cancels:.1f} times the relevance.",
+        alt=f"LRP with gamma {gamma:.2f} in the first {switch} of {count} convolutions: P on the "
+        f"object {P:.2f}, the absolute values sum to {cancellation:.1f} times the relevance.",
     )
 
 
 def composites(model: nn.Module, x: Tensor, target: int, mask: np.ndarray) -> VBox:
-    """Sliders for γ and for the number of convolutions, from the pixels up, that have it."""
+    """Sliders for γ and for the number of convolutions that have it, from the pixels on.
+
+    Args:
+        model, x, target, mask: as in `look`.
+    """
     count = convolutions(model, x)
-    return sliders(
+    return interactive_figure(
         partial(draw_look, model, x, target, mask),
-        gamma=slider("γ", 0.25, 0.0, 2.0, 0.05),
-        switch=whole("convolutions with γ", count // 2, 0, count),
+        gamma=float_slider("γ", 0.25, 0.0, 2.0, 0.05),
+        switch=int_slider("convolutions with γ", count // 2, 0, count),
     )

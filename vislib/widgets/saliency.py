@@ -1,4 +1,4 @@
-"""Widget of notebook 11: noise level and number of copies under the reader's hand."""
+"""Interactive figure of notebook 11: SmoothGrad with a choice of noise level and copies."""
 
 from __future__ import annotations
 
@@ -13,14 +13,22 @@ from vislib import show
 from vislib.explain.averaging import draws, smoothgrad
 from vislib.maps import channel_maximum, total_variation
 from vislib.measure import energy
-from vislib.widgets import slider, sliders, whole
+from vislib.widgets import float_slider, int_slider, interactive_figure
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
 
 
 class Smoothed(NamedTuple):
-    """What `smoothed` gives: one noisy copy, the net's probability for it, the map, P and TV."""
+    """SmoothGrad of one image.
+
+    Attributes:
+        copy: the first noisy copy of the image, 1×3×H×W.
+        probability: probability of the target class for this copy.
+        map: the mean gradient, 1×3×H×W, signed.
+        P: fraction of the map's energy on the object.
+        variation: the map's total variation.
+    """
 
     copy: Tensor
     probability: float
@@ -32,7 +40,16 @@ class Smoothed(NamedTuple):
 def smoothed(
     model: nn.Module, x: Tensor, target: int, mask: np.ndarray, level: float, n: int
 ) -> Smoothed:
-    """SmoothGrad of one image, 1×3×H×W, with the first of its noisy copies."""
+    """SmoothGrad of one image, with the first of its noisy copies.
+
+    Args:
+        model: the network.
+        x: the image, 1×3×H×W.
+        target: the class.
+        mask: H×W, True on the object.
+        level: standard deviation of the noise as a fraction of the image's range.
+        n: number of noisy copies.
+    """
     noise = next(iter(draws(x.shape[1:], 1))).to(x)
     copy = x + level * (x.max() - x.min()) * noise
     with torch.no_grad():
@@ -45,28 +62,35 @@ def smoothed(
 def draw_smoothed(
     model: nn.Module, x: Tensor, target: int, mask: np.ndarray, level: float, n: int
 ) -> None:
-    """The first noisy copy, and the picture of the mean of n gradients."""
-    seen = smoothed(model, x, target, mask, level, n)
-    pictures: dict[str, show.Picture] = {
-        f"σ = {level:.0%} of the range\np = {seen.probability:.2f}": seen.copy[0],
-        f"mean of n = {n}\nP = {seen.P:.2f}, TV = {seen.variation:.2f}": show.heat(
-            channel_maximum(seen.map)[0]
-        ),
+    """Draw the first noisy copy and the mean of n gradients.
+
+    Args:
+        model, x, target, mask, level, n: as in `smoothed`.
+    """
+    result = smoothed(model, x, target, mask, level, n)
+    heat = show.heat(channel_maximum(result.map)[0])
+    panels: dict[str, show.ImageLike] = {
+        f"σ = {level:.0%} of the range\np = {result.probability:.2f}": result.copy[0],
+        f"mean of n = {n}\nP = {result.P:.2f}, TV = {result.variation:.2f}": heat,
     }
     show.panels(
-        pictures,
+        panels,
         columns=2,
         size=4.2,
         alt=f"A copy of the scene with noise of {level:.0%} of its range, probability "
-        f"{seen.probability:.2f}, and the mean gradient of {n} such copies: P {seen.P:.2f}, total "
-        f"variation {seen.variation:.2f}.",
+        f"{result.probability:.2f}, and the mean gradient of {n} such copies: P {result.P:.2f}, "
+        f"total variation {result.variation:.2f}.",
     )
 
 
 def noise(model: nn.Module, x: Tensor, target: int, mask: np.ndarray) -> VBox:
-    """Sliders for the noise level and for the number of noisy copies."""
-    return sliders(
+    """Sliders for the noise level and for the number of noisy copies.
+
+    Args:
+        model, x, target, mask: as in `smoothed`.
+    """
+    return interactive_figure(
         partial(draw_smoothed, model, x, target, mask),
-        level=slider("noise level", 0.15, 0, 0.5, 0.05),
-        n=whole("noisy copies n", 8, 1, 32),
+        level=float_slider("noise level", 0.15, 0, 0.5, 0.05),
+        n=int_slider("noisy copies n", 8, 1, 32),
     )

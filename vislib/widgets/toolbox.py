@@ -1,7 +1,8 @@
-"""Widget of notebook 05: the Deep Visualization Toolbox.
+"""Interactive figure of notebook 05: the Deep Visualization Toolbox.
 
-Pick a picture or bring one, pick a net, a layer and a unit, and see the unit's map, the patches of
-other pictures that excite it most, the parts of them that do, and an image made to excite it.
+For a chosen image (also an uploaded one), network, layer and unit, it shows the unit's feature map,
+the patches of other images that excite the unit most, the pixels of these patches that do so, and
+an image that was synthesised to excite it.
 
 Yosinski, Clune, Nguyen, Fuchs & Lipson 2015, "Understanding Neural Networks Through Deep
 Visualization".
@@ -12,9 +13,9 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ from vislib.errors import InputError
 from vislib.explain.gradients import deconvnet_rule, guided_rule
 from vislib.features import (
     TopPatches,
-    filter_pictures,
+    filter_images,
     patch_views,
     receptive_field,
     top_patches,
@@ -37,57 +38,80 @@ from vislib.features import (
 )
 from vislib.paths import DATA
 from vislib.synthesis import ascend, channel, fourier, jitter, noise
+from vislib.widgets import int_slider
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ipywidgets import VBox
 
-SCENES = 100  # of the shipped split, out of which the top patches come
+# Number of scenes of the shipped split that are searched for top patches.
+SCENES = 100
 PATCHES = 9
-WANTED_SIDE = 64
+# Height and width of the synthesised image.
+PREFERRED_SIDE = 64
+
+
+# --- What is computed once ------------------------------------------------------------------------
 
 
 @cache
 def net(name: str) -> nets.Classifier:
-    """The net, loaded once."""
+    """The network of this name, loaded once."""
     return nets.load(name)
 
 
 @cache
 def layers(name: str) -> dict[str, int]:
-    """Layers whose units can be looked at, from the picture upwards, with their numbers of units.
+    """Number of units of each layer that the toolbox offers, from early to late.
 
-    They are the activations that give maps and whose units have a receptive field.
+    These are the ReLUs that give feature maps and whose units have a receptive field.
+
+    >>> list(layers("pocket_vgg").items())[:2]
+    [('net.features.1', 16), ('net.features.4', 32)]
+
+    Args:
+        name: name of the network, as in `vislib.nets.load`.
     """
     model = net(name)
-    found = [part for part, module in model.named_modules() if isinstance(module, nn.ReLU)]
+    relus = [part for part, module in model.named_modules() if isinstance(module, nn.ReLU)]
     x = torch.zeros(1, 3, model.input_size, model.input_size)
-    with frozen(model), record(model, found) as outputs, torch.no_grad():
+    with frozen(model), record(model, relus) as outputs, torch.no_grad():
         model(x)
     return {
-        part: outputs[part].shape[1]
-        for part in outputs
-        if outputs[part].ndim == 4 and _has_field(model, part)
+        layer: output.shape[1]
+        for layer, output in outputs.items()
+        if output.ndim == 4 and _has_field(model, layer)
     }
 
 
 def _has_field(model: nets.Classifier, layer: str) -> bool:
     try:
-        receptive_field(model, layer, picture=(model.input_size, model.input_size))
+        receptive_field(model, layer, image_size=(model.input_size, model.input_size))
     except ValueError:
         return False
     return True
 
 
 def fitted(image: Tensor, side: int) -> Tensor:
-    """Any picture as the square that the net was made for: shorter side to `side`, middle cut."""
+    """An image as a square, 3×side×side: the shorter side resized, the middle cut out.
+
+    >>> fitted(torch.rand(3, 90, 200), 64).shape
+    torch.Size([3, 64, 64])
+
+    Args:
+        image: 3×H×W in [0, 1].
+        side: height and width of the result.
+    """
     return images.centre_crop(images.resize(image, side), side).clamp(0, 1)
 
 
 @lru_cache(maxsize=2)
 def scenes(side: int, count: int = SCENES) -> tuple[Tensor, ...]:
-    """The first scenes of the shipped split, 3×side×side each."""
+    """The first scenes of the shipped split, 3×side×side each.
+
+    Args:
+        side: height and width of each scene, as in `fitted`.
+        count: number of scenes.
+    """
     coco = Coco(DATA / "pocket_coco", "val")
     numbers = coco.image_ids()
     return tuple(fitted(images.to_tensor(coco.image(i)), side) for i in numbers[:count])
@@ -95,39 +119,57 @@ def scenes(side: int, count: int = SCENES) -> tuple[Tensor, ...]:
 
 @lru_cache(maxsize=2)
 def patches(name: str, layer: str) -> TopPatches:
-    """The top patches of all units of a layer; the last two layers stay in memory."""
+    """Top patches of all units of a layer. The results for the last two layers stay in memory.
+
+    Args:
+        name: name of the network.
+        layer: one of its `layers`.
+    """
     model = net(name)
     return top_patches(model, layer, scenes(model.input_size), k=PATCHES)
 
 
 @lru_cache(maxsize=64)
-def wanted(name: str, layer: str, unit: int) -> Tensor:
-    """An image that the unit wants to see, 3×64×64: the mean of its map is climbed (notebook 16).
+def preferred_input(name: str, layer: str, unit: int) -> Tensor:
+    """An image that excites a unit, by gradient ascent on the mean of its feature map, 3×64×64.
 
-    A unit that is silent has no slope to climb. So its ReLU leaks a little meanwhile.
+    The gradient of a silent unit is zero, so a leaky ReLU replaces its ReLU during the ascent.
+
+    Args:
+        name: name of the network.
+        layer: dotted name of a ReLU.
+        unit: the channel.
     """
     leaky = copy.deepcopy(net(name))
     leaky.set_submodule(layer, nn.LeakyReLU(0.1))
-    start = 0.5 + 0.1 * (noise(1, 3, WANTED_SIDE, WANTED_SIDE) - 0.5)
-    climb = partial(torch.optim.Adam, lr=0.02)
-    aim = channel(layer, unit)
-    found = ascend(leaky, aim, fourier(start), steps=40, optimiser=climb, transforms=[jitter(4)])
-    return found.image[0]
+    start = 0.5 + 0.1 * (noise(1, 3, PREFERRED_SIDE, PREFERRED_SIDE) - 0.5)
+    result = ascend(
+        leaky,
+        channel(layer, unit),
+        fourier(start),
+        steps=40,
+        optimiser=partial(torch.optim.Adam, lr=0.02),
+        transforms=[jitter(4)],
+    )
+    return result.image[0]
+
+
+# --- One unit -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Look:
-    """What the toolbox shows of one unit.
+    """Everything that the toolbox shows about one unit.
 
     Attributes:
-        image: the picture as the net got it, 3×H×W.
-        activation: the unit's map, h×w.
-        box: what the unit sees where its map is largest: top, bottom, left, right.
+        image: the image that entered the network, 3×H×W.
+        activation: the unit's feature map, h×w.
+        box: the receptive field at the largest activation: top, bottom, left, right.
         guided: guided backprop from there, cut to the box.
         deconvnet: the deconvnet from there, cut to the box.
         crops: the unit's top patches, k×3×h×w.
         views: guided backprop in each of them, k×3×h×w.
-        wanted: an image that the unit wants to see, 3×64×64.
+        preferred_input: an image that excites the unit, 3×64×64.
     """
 
     image: Tensor
@@ -137,154 +179,189 @@ class Look:
     deconvnet: Tensor
     crops: Tensor
     views: Tensor
-    wanted: Tensor
+    preferred_input: Tensor
 
 
 def look(image: Tensor, name: str, layer: str, unit: int) -> Look:
-    """All that the toolbox shows of a unit, for any picture 3×H×W in [0, 1]."""
+    """Everything that the toolbox shows about one unit.
+
+    Args:
+        image: any image, 3×H×W in [0, 1].
+        name: name of the network.
+        layer: one of its `layers`.
+        unit: the channel.
+    """
     model = net(name)
     image = fitted(image, model.input_size)
     with frozen(model), record(model, [layer]) as outputs, torch.no_grad():
         model(image[None])
     activation = outputs[layer][0, unit]
     best = divmod(int(activation.argmax()), activation.shape[1])
-    picture = (image.shape[1], image.shape[2])
-    found = patches(name, layer)
-    box = top, bottom, left, right = receptive_field(model, layer, picture=picture).box(
-        *best, picture
-    )
+    size = (image.shape[1], image.shape[2])
+    field = receptive_field(model, layer, image_size=size)
+    box = top, bottom, left, right = field.box(*best, size)
     guided, deconvnet = (
         unit_view(model, image[None], layer, unit, position=best, rule=rule)[0]
         for rule in (guided_rule, deconvnet_rule)
     )
+    best_patches = patches(name, layer)
     return Look(
         image,
         activation,
         box,
         guided[:, top:bottom, left:right],
         deconvnet[:, top:bottom, left:right],
-        found.crops(unit),
-        patch_views(model, layer, found, unit, scenes(model.input_size)),
-        wanted(name, layer, unit),
+        best_patches.crops(unit),
+        patch_views(model, layer, best_patches, unit, scenes(model.input_size)),
+        preferred_input(name, layer, unit),
     )
 
 
 def draw_look(image: Tensor, name: str, layer: str, unit: int) -> None:
-    """One figure: picture, map, top patches and made image above, what excites the unit below."""
-    seen = look(image, name, layer, unit)
-    top, bottom, left, right = seen.box
-    frame = torch.zeros(seen.image.shape[1:], dtype=torch.bool)
+    """Draw everything about one unit in one figure.
+
+    The upper row has the image, the feature map, the top patches and the synthesised image; the
+    lower row has the views.
+
+    Args:
+        image, name, layer, unit: as in `look`.
+    """
+    shown = look(image, name, layer, unit)
+    top, bottom, left, right = shown.box
+    frame = torch.zeros(shown.image.shape[1:], dtype=torch.bool)
     frame[top:bottom, left:right] = True
-    largest = float(seen.activation.max())
+    largest = float(shown.activation.max())
+    views = filter_images(shown.views, quantile=0.99)
     show.panels(
         {
-            "picture, best place": show.outline(seen.image, frame.numpy(), width=3),
-            f"map of unit {unit}, up to {largest:.1f}": show.heat(seen.activation, percentile=100),
-            "its top patches": show.mosaic(seen.crops, columns=3, gap=4),
-            "made to excite it": seen.wanted,
-            "frame, guided": filter_pictures(seen.guided[None], share=0.99)[0],
-            "frame, deconvnet": filter_pictures(seen.deconvnet[None], share=0.99)[0],
-            "top patches, guided": show.mosaic(
-                filter_pictures(seen.views, share=0.99), columns=3, gap=4
-            ),
+            "image, best position": show.outline(shown.image, frame.numpy(), width=3),
+            f"map of unit {unit}, up to {largest:.1f}": show.heat(shown.activation, percentile=100),
+            "its top patches": show.mosaic(shown.crops, columns=3, gap=4),
+            "made to excite it": shown.preferred_input,
+            "frame, guided": filter_images(shown.guided[None], quantile=0.99)[0],
+            "frame, deconvnet": filter_images(shown.deconvnet[None], quantile=0.99)[0],
+            "top patches, guided": show.mosaic(views, columns=3, gap=4),
         },
         columns=4,
         size=2.9,
-        alt=f"Unit {unit} of layer {layer} of {name}: the picture with a frame where the unit is "
+        alt=f"Unit {unit} of layer {layer} of {name}: the image with a frame where the unit is "
         f"strongest ({largest:.2f}), its map, its guided and deconvnet views, its "
-        f"{len(seen.crops)} top patches with their guided views, and an image made to excite it.",
+        f"{len(shown.crops)} top patches with their guided views, and an image made to excite it.",
     )
 
 
+# --- Controls -------------------------------------------------------------------------------------
+
+
 def uploaded(files: Sequence[Mapping[str, Any]]) -> tuple[str, Tensor]:
-    """Name and picture (3×H×W in [0, 1]) of the last file that was uploaded.
+    """Name and image (3×H×W in [0, 1]) of the last uploaded file.
+
+    Args:
+        files: value of a `FileUpload`, with the ``name`` and ``content`` of each file.
 
     Raises:
-        InputError: it is no picture, damaged, or too large; the message says so.
+        InputError: the file is not an image, damaged, or too large.
     """
     name, content = str(files[-1]["name"]), bytes(files[-1]["content"])
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "picture"
+        path = Path(folder) / "image"
         path.write_bytes(content)
         try:
             return name, images.load_image(path)
         except InputError as error:
+            # The reader knows the name of the file, not that of its temporary copy.
             raise InputError(str(error).replace(str(path), name)) from None
 
 
-def toolbox(first: str = "pocket_vgg") -> VBox:
-    """Controls for picture, own picture, net, layer and unit above the figure of `draw_look`."""
-    from html import escape
+class Toolbox:
+    """Controls above the figure of `draw_look`. A change of any control gives one drawing.
 
-    from ipywidgets import HTML, Dropdown, FileUpload, HBox, IntText, VBox, interactive_output
+    Attributes:
+        box: controls and figure, for display.
+    """
 
-    from vislib.widgets import whole
+    def __init__(self, first: str) -> None:
+        from ipywidgets import HTML, Dropdown, FileUpload, HBox, Output, VBox
 
-    gallery = Coco(DATA / "pocket_coco", "gallery")
-    numbers = gallery.image_ids()
-    pictures = {f"scene {i}": images.to_tensor(gallery.image(i)) for i in numbers}
-    names = list(dict.fromkeys([first, *nets.POCKET_NETS]))
+        gallery = Coco(DATA / "pocket_coco", "gallery")
+        self.images = {
+            f"scene {i}": images.to_tensor(gallery.image(i)) for i in gallery.image_ids()
+        }
+        names = list(dict.fromkeys([first, *nets.POCKET_NETS]))
+        self.image = Dropdown(options=list(self.images), value="scene 1008", description="image")
+        self.file = FileUpload(accept="image/*", description="own image")
+        self.net = Dropdown(options=names, description="net")
+        self.layer = Dropdown(description="layer")
+        self.unit = int_slider("unit", 0, 0, 0)
+        # A drawing takes about a second, so it waits until the slider is released.
+        self.unit.continuous_update = False
+        self.message = HTML()
+        self.figure = Output()
+        self.box = VBox(
+            [
+                HBox([self.image, self.file]),
+                HBox([self.net, self.layer]),
+                self.unit,
+                self.message,
+                self.figure,
+            ]
+        )
+        self._running = False
+        for control in (self.image, self.file, self.net, self.layer, self.unit):
+            control.observe(self.run, "value")
+        self.run({"owner": self.net})
 
-    picture = Dropdown(options=list(pictures), value="scene 1008", description="picture")
-    upload = FileUpload(accept="image/*", description="own picture")
-    net_ = Dropdown(options=names, description="net")
-    layer = Dropdown(description="layer")
-    unit = whole("unit", 0, 0, 0)
-    unit.continuous_update = False
-    message = HTML()
-    drawn = IntText(0)  # counts drawings; never shown
-    waiting = [False]
+    def run(self, change: Mapping[str, Any]) -> None:
+        """After a change of one control, fit the others to it and draw once.
 
-    def redraw(change: object = None) -> None:
-        if not waiting[0]:
-            drawn.value += 1
-
-    @contextmanager
-    def one_drawing() -> Iterator[None]:
-        """Several controls change, and the picture is drawn once, when all of them fit."""
-        outer, waiting[0] = waiting[0], True
+        Args:
+            change: its entry ``owner`` is the control that was changed.
+        """
+        # The changes that this method makes itself need no drawing.
+        if self._running:
+            return
+        self._running = True
         try:
-            yield
+            if change["owner"] is self.file and not self.upload():
+                return
+            if change["owner"] is self.net:
+                options = list(layers(self.net.value))
+                self.layer.options = options
+                self.layer.value = options[len(options) // 2]
+            self.unit.max = layers(self.net.value)[self.layer.value] - 1
         finally:
-            waiting[0] = outer
-        redraw()
+            self._running = False
+        self.draw()
 
-    def choose_layer(change: object = None) -> None:
-        with one_drawing():
-            unit.max = layers(net_.value)[layer.value] - 1
-
-    def choose_net(change: object = None) -> None:
-        with one_drawing():
-            options = list(layers(net_.value))
-            layer.options = options
-            layer.value = options[len(options) // 2]
-            choose_layer()
-
-    def take(change: object = None) -> None:
-        if not upload.value:
-            return
+    def upload(self) -> bool:
+        """Choose the uploaded image, or say why it cannot be shown. Return whether it is shown."""
+        if not self.file.value:
+            return False
         try:
-            name, image = uploaded(upload.value)
+            name, image = uploaded(self.file.value)
         except InputError as error:
-            message.value = f"<b>Not shown:</b> {escape(str(error))}"
-            return
-        message.value = ""
-        pictures[name] = image
-        with one_drawing():
-            picture.options = list(pictures)
-            picture.value = name
+            self.message.value = f"<b>Not shown:</b> {escape(str(error))}"
+            return False
+        self.message.value = ""
+        self.images[name] = image
+        self.image.options = list(self.images)
+        self.image.value = name
+        return True
 
-    waiting[0] = True
-    choose_net()
-    waiting[0] = False
-    picture.observe(redraw, "value")
-    upload.observe(take, "value")
-    net_.observe(choose_net, "value")
-    layer.observe(choose_layer, "value")
-    unit.observe(redraw, "value")
+    def draw(self) -> None:
+        """Draw the chosen unit in place of the last drawing."""
+        from IPython.display import clear_output
 
-    def draw(drawn: int) -> None:
-        draw_look(pictures[picture.value], net_.value, layer.value, unit.value)
+        with self.figure:
+            clear_output(wait=True)
+            image = self.images[self.image.value]
+            draw_look(image, self.net.value, self.layer.value, self.unit.value)
 
-    figure = interactive_output(draw, {"drawn": drawn})
-    return VBox([HBox([picture, upload]), HBox([net_, layer]), unit, message, figure])
+
+def toolbox(first: str = "pocket_vgg") -> VBox:
+    """Controls for image, own image, network, layer and unit, above the figure of `draw_look`.
+
+    Args:
+        first: name of the network that is shown first.
+    """
+    return Toolbox(first).box
