@@ -241,7 +241,7 @@ def _draw_bars(
         rows.mask_fraction.mean(),
         color=show.COLOURS[1],
         linestyle="--",
-        label="fraction covered by the mask",
+        label="mask fraction",
     )
 
 
@@ -295,7 +295,7 @@ def spread(records: pd.DataFrame) -> Figure:
             axis.plot([0, 1], [0, 1], color=show.COLOURS[1], linestyle="--", lw=2.5)
             axis.set(title=title_of(name), xlim=(0, end), ylim=(-0.02, 1.02))
         figure.supylabel("P of one record", fontsize=13)
-        figure.supxlabel("fraction covered by the mask (dashed: the uniform map)", fontsize=13)
+        figure.supxlabel("mask fraction (dashed: the uniform map)", fontsize=13)
     return figure
 
 
