@@ -304,7 +304,7 @@ def test_every_method_runs_or_says_why_not(untrained, name, method):
     model = untrained(name)
     target = int(model(image).argmax())
     if (method.__name__, name) in REFUSED:
-        with pytest.raises(ValueError, match=r"CAM needs a net that .* use grad_cam"):
+        with pytest.raises(ValueError, match=r"CAM needs a network that .* use grad_cam"):
             method(model, image, target)
         return
     seen = method(model, image, target)
@@ -353,7 +353,7 @@ def test_default_layer_where_there_are_as_many_maps_as_classes(x):
 
 def test_default_layer_of_a_net_without_maps(x):
     flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 12, 5))
-    with pytest.raises(ValueError, match=r"no convolutional map larger than 1×1: pass layer="):
+    with pytest.raises(ValueError, match=r"no convolutional feature map larger than 1×1 .* pass layer="):
         last_conv_stage(flat, x)
 
 
@@ -380,7 +380,7 @@ def test_layer_errors(method, net, x):
         ("conv9", r"did you mean 'conv[12]' or 'conv[12]'"),
         ("1", r"no layer '1': known are: stage.1"),
         ("", r"no layer ''"),
-        (Net().conv1, r"this Conv2d is not a part of the model"),
+        (Net().conv1, r"module of the model, got another Conv2d"),
         ("unused", r"never calls layer 'unused'"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -404,7 +404,7 @@ def test_layer_that_gives_several_tensors(method, x):
 
 @pytest.mark.parametrize("method", [grad_cam, guided_grad_cam])
 def test_layer_without_places(method, net, x):
-    with pytest.raises(ValueError, match=r"needs maps of shape N×K×h×w, .* gives \(2, 5\)"):
+    with pytest.raises(ValueError, match=r"needs feature maps of shape N×K×h×w, got \(2, 5\)"):
         method(net, x, 1, layer="head")
 
 

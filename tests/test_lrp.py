@@ -195,7 +195,7 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
     "quotient": (Mixed(lambda z: 1 / (1 + z.abs())), "no rule for __rdiv__, abs|__rdiv__"),
     "mean of the batch": (
         Mixed(lambda z: z - z.mean()),
-        "this mean makes one number of all images",
+        "this mean reduces the whole batch to one number",
     ),
     "divided by itself": (
         Mixed(lambda z: z / z.mean()),

@@ -260,9 +260,9 @@ def test_every_composite_on_every_net(single, x, net, rule):
     ("rule", "options", "message"),
     [
         ("epsilonplus", {}, r"no rule 'epsilonplus': did you mean 'epsilon_plus'"),
-        ("lrp", {}, r"LRP has no rule 'lrp': "),
-        ("epsilon", {"eps": 1}, r"rule 'epsilon' has no option 'eps': did you mean 'epsilon'"),
-        ("z_plus", {"gamma": 1}, r"rule 'z_plus' has no option 'gamma'"),
+        ("lrp", {}, r"rule must be the name of a composite, got 'lrp': "),
+        ("epsilon", {"eps": 1}, r"composite 'epsilon' has no option 'eps': did you mean 'epsilon'"),
+        ("z_plus", {"gamma": 1}, r"composite 'z_plus' has no option 'gamma'"),
         ("alpha_beta", {"alpha": 2, "beta": 0}, r"alpha - beta = 1 .* got alpha=2, beta=0"),
         ("alpha_beta", {"alpha": 0.5, "beta": -0.5}, r"beta >= 0"),
         ("gamma", {"gamma": -1}, r"gamma must be at least 0, got -1"),

@@ -365,7 +365,7 @@ def test_wrong_arguments(x, net):
         slide(net, x, size=73)
     with pytest.raises(ValueError, match="stride must be at least 1 pixel, got 0"):
         slide(net, x, stride=0)
-    with pytest.raises(ValueError, match="no baseline 'gray'"):
+    with pytest.raises(ValueError, match="'grey', 'mean', 'blur' or 'noise', got 'gray'"):
         baseline_image(x, "gray")
     with pytest.raises(ValueError, match="target 10 does not exist"):
         occlusion(net, x, 10)

@@ -455,7 +455,7 @@ def test_a_single_segment_gets_the_whole_difference(x):
 def test_wrong_images(x):
     model, parts = small(), squares(96, 2)
     for segments, message in [
-        (parts[:50], "segments must be 96×96"),
+        (parts[:50], r"segments must have the size of the image, \(96, 96\), got shape \(50, 96\)"),
         (parts.float(), "whole numbers, got torch.float32"),
         (parts * 2, "without a gap"),
         (parts - 1, "without a gap"),

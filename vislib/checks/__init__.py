@@ -1,15 +1,20 @@
-"""Checks for the exercises: they say what is wrong, name the likely mistake, and never give the
-answer.
+"""The framework of the exercises' checks.
 
-A check calls the learner's function on fresh random input and compares with the reference. What a
-usual mistake would give is computed too: if the learner's result equals it, the message names that
-mistake. One module for each notebook; a check raises `Wrong` or prints one short line.
+A check calls the learner's function on fresh random inputs and compares the results with those of
+the reference. It also computes what the functions of learners with common mistakes would return:
+if the learner's result equals one of these, the message gives advice about that mistake. A message
+never contains the correct result.
+
+There is one module for each notebook. Most checks are an `Exercise`, in which inputs, solution and
+mistakes are data; the few others are functions. A check prints one line or raises `Wrong`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +22,124 @@ import torch
 
 
 class Wrong(AssertionError):
-    """The answer is not right yet; the message says what to look at."""
+    """The learner's result is not right yet; the message gives advice."""
+
+
+# --- Exercises as data ----------------------------------------------------------------------------
+
+
+# The arguments of one trial, the expected value, and the value that each mistake gives.
+Trial = tuple[tuple[Any, ...], np.ndarray, dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Exercise:
+    """An exercise as data: the notebook calls it as its check, and the tests read its fields.
+
+    >>> double = Exercise(
+    ...     task="``double(a)``: twice an array.",
+    ...     inputs=lambda: [(np.arange(3.0),), (np.ones((2, 2)),)],
+    ...     solution=lambda a: 2 * a,
+    ...     what="the result",
+    ...     mistakes={"This is the square: multiply by 2": lambda a: a**2},
+    ...     praise="Twice as much.",
+    ... )
+    >>> double(lambda a: a + a)
+    ✓ Twice as much.
+    >>> double(lambda a: a * a)
+    Traceback (most recent call last):
+    vislib.checks.Wrong: the result is not right yet. This is the square: multiply by 2
+
+    Attributes:
+        task: what the learner writes, with its arguments and their shapes. It is also the docstring
+            of the exercise.
+        inputs: gives the arguments of each trial as a tuple, fresh random ones at each call.
+        solution: the reference, called with the same arguments as the learner's function.
+        what: the name of the result in messages, or a function of the arguments that gives it.
+        mistakes: by the advice that a common mistake gets, the function of a learner who makes it.
+            In a trial in which this function stops with an exception, the mistake is left out.
+            If several mistakes give the learner's result, those that pass all earlier trials, as
+            the learner did, come first.
+        praise: the line that is printed when all trials are right.
+        tolerance: relative to the largest expected value.
+        distinct: if True, `inputs` gives functions without arguments instead of tuples. Each of
+            them draws the arguments of one trial, and is called again until the solution and all
+            mistakes give different values.
+        parse: turns the result of a function into the numbers that are compared, called as
+            ``parse(result, *arguments)``. It raises `Wrong` for a result of another form.
+        explain: the message for a wrong result that no mistake gives, called as
+            ``explain(result, *arguments)``; without it, the message gives the largest difference.
+        extra: further checks of the learner's function, such as edge cases, after all trials. A
+            string that it returns is printed instead of `praise`.
+    """
+
+    task: str
+    inputs: Callable[[], Iterable[Any]]
+    solution: Callable[..., Any]
+    what: str | Callable[..., str]
+    mistakes: Mapping[str, Callable[..., Any]]
+    praise: str
+    tolerance: float = 1e-5
+    distinct: bool = False
+    parse: Callable[..., Any] | None = None
+    explain: Callable[..., str] | None = None
+    extra: Callable[[Callable[..., Any]], str | None] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "__doc__", self.task)
+
+    def __call__(self, function: Callable[..., Any]) -> None:
+        """Raise `Wrong` with advice, or print one line."""
+        failed_before: set[str] = set()
+        for inputs, expected, mistakes in self._trials():
+            result = call(function, *inputs)
+            # The learner passed all earlier trials, so mistakes that failed one are named last.
+            in_order = sorted(mistakes, key=failed_before.__contains__)
+            _compare(
+                self._parsed(result, inputs),
+                expected,
+                what=self.what if isinstance(self.what, str) else self.what(*inputs),
+                mistakes={advice: mistakes[advice] for advice in in_order},
+                tolerance=self.tolerance,
+                explain=self.explain and partial(self.explain, result, *inputs),
+            )
+            failed_before.update(
+                advice
+                for advice, value in mistakes.items()
+                if not _equal(value, expected, self.tolerance)
+            )
+        praise = None if self.extra is None else self.extra(function)
+        right(praise or self.praise)
+
+    def _trials(self) -> Iterator[Trial]:
+        for trial in self.inputs():
+            yield self._distinct(trial) if self.distinct else self._trial(trial)
+
+    def _distinct(self, draw: Callable[[], tuple[Any, ...]]) -> Trial:
+        """A trial in which the solution and all mistakes give different values."""
+        for _ in range(1000):
+            inputs, expected, mistakes = self._trial(draw())
+            pairs = itertools.combinations([expected, *mistakes.values()], 2)
+            if not any(_equal(a, b, self.tolerance) for a, b in pairs):
+                return inputs, expected, mistakes
+        raise RuntimeError(f"1000 random inputs do not tell the mistakes apart: {self.task}")
+
+    def _trial(self, inputs: tuple[Any, ...]) -> Trial:
+        """A trial with the values of all mistakes that are possible on these inputs."""
+        expected = numbers(self._parsed(self.solution(*inputs), inputs))
+        mistakes = {}
+        for advice, mistaken in self.mistakes.items():
+            try:
+                with np.errstate(all="ignore"):
+                    value = self._parsed(mistaken(*map(_copy, inputs)), inputs)
+                mistakes[advice] = numbers(value)
+            except Exception:
+                # The learner's function would stop as well, so it cannot return such a value.
+                continue
+        return inputs, expected, mistakes
+
+    def _parsed(self, result: Any, inputs: tuple[Any, ...]) -> Any:
+        return result if self.parse is None else self.parse(result, *inputs)
 
 
 def right(praise: str) -> None:
@@ -25,10 +147,19 @@ def right(praise: str) -> None:
     print(f"✓ {praise}")
 
 
-def call(function: Callable[..., Any], *inputs: Any) -> Any:
-    """Call the learner's function; what goes wrong inside becomes a `Wrong` that says where it was.
+# --- Parts of a check -----------------------------------------------------------------------------
 
-    The function gets copies of arrays and tensors, and must leave them as they are.
+
+def call(function: Callable[..., Any], *inputs: Any) -> Any:
+    """The result of the learner's function, which gets copies of arrays and tensors.
+
+    Args:
+        function: the learner's function.
+        inputs: its arguments.
+
+    Raises:
+        Wrong: if `function` is not callable, stops with an exception, returns None, or changes one
+            of its arguments.
     """
     if not callable(function):
         raise Wrong(
@@ -53,82 +184,123 @@ def call(function: Callable[..., Any], *inputs: Any) -> Any:
 
 
 def same(
-    found: Any,
+    result: Any,
     expected: Any,
     *,
     what: str,
     mistakes: Mapping[str, Any] | None = None,
     tolerance: float = 1e-5,
 ) -> None:
-    """Raise `Wrong` unless `found` equals `expected` (arrays, tensors, numbers) up to the
-    tolerance.
+    """Compare a result with the expected value: arrays, tensors, numbers, or lists of them.
 
-    `what` names the quantity in messages. `mistakes` maps the advice for a usual mistake to the
-    value that this mistake gives. The tolerance is relative to the largest expected value.
+    Args:
+        result: the learner's result.
+        expected: the result of the reference.
+        what: the name of the result in messages.
+        mistakes: by the advice that a common mistake gets, the value that this mistake gives.
+        tolerance: relative to the largest expected value.
+
+    Raises:
+        Wrong: if the shapes differ, or if the values differ by more than the tolerance.
     """
-    want = numbers(expected)
-    # the shape alone, not the value: that would be the answer
-    asked = f"have shape {want.shape}" if want.shape else "be one number"
+    _compare(result, expected, what=what, mistakes=mistakes or {}, tolerance=tolerance)
+
+
+def _compare(
+    result: Any,
+    expected: Any,
+    *,
+    what: str,
+    mistakes: Mapping[str, Any],
+    tolerance: float,
+    explain: Callable[[], str] | None = None,
+) -> None:
+    """As `same`; `explain` gives the message for a difference that is not one of the mistakes."""
+    target = numbers(expected)
     try:
-        have = numbers(found)
+        actual = numbers(result)
     except (TypeError, ValueError):
-        raise Wrong(f"{what} should {asked}, yours is {describe(found)}") from None
-    if have.shape == want.shape and _close(have, want, tolerance):
+        raise Wrong(f"{what} should {_shape(target)}, yours is {describe(result)}") from None
+    if _equal(actual, target, tolerance):
         return
-    for advice, value in (mistakes or {}).items():
-        wrong = numbers(value)
-        if have.shape == wrong.shape and _close(have, wrong, tolerance):
+    for advice, value in mistakes.items():
+        if _equal(actual, numbers(value), tolerance):
             raise Wrong(f"{what} is not right yet. {advice}")
-    if have.shape != want.shape:
-        yours = f"has shape {have.shape}" if have.shape else "is one number"
-        raise Wrong(f"{what} should {asked}, yours {yours}")
-    if not np.isfinite(have).all():
-        raise Wrong(f"{what} holds NaN or infinite values: is there a division by zero?")
-    if have.shape and _close(have, -want, tolerance):
-        raise Wrong(f"{what} has the wrong sign")
-    ratio = np.abs(have).sum() / max(np.abs(want).sum(), 1e-30)
-    is_factor = ratio > 0 and not 0.99 < ratio < 1.01 and want.size > 1
-    if is_factor and _close(have, want * ratio, tolerance):
-        raise Wrong(f"{what} is {ratio:.4g} times what it should be: check the factors")
-    apart = np.abs(have - want)
-    where = f" at {tuple(map(int, np.unravel_index(apart.argmax(), apart.shape)))}" * bool(
-        want.shape
-    )
-    raise Wrong(f"{what} is not right yet: it is off by up to {apart.max():.3g}{where}")
+    raise Wrong(explain() if explain else _difference(actual, target, what, tolerance))
 
 
-def truth(found: Any, which: str) -> bool:
-    """The answer of a function that says yes or no; `which` names what it is about."""
+def _difference(actual: np.ndarray, expected: np.ndarray, what: str, tolerance: float) -> str:
+    """How the values differ: in shape, by NaN, in sign, by a factor, or at one position."""
+    if actual.shape != expected.shape:
+        yours = f"has shape {actual.shape}" if actual.shape else "is one number"
+        return f"{what} should {_shape(expected)}, yours {yours}"
+    if not np.isfinite(actual).all():
+        return f"{what} holds NaN or infinite values: is there a division by zero?"
+    if actual.shape and _equal(actual, -expected, tolerance):
+        return f"{what} has the wrong sign"
+    ratio = np.abs(actual).sum() / max(np.abs(expected).sum(), 1e-30)
+    is_factor = ratio > 0 and not 0.99 < ratio < 1.01 and expected.size > 1
+    if is_factor and _equal(actual, expected * ratio, tolerance):
+        return f"{what} is {ratio:.4g} times what it should be: check the factors"
+    apart = np.abs(actual - expected)
+    where = ""
+    if apart.shape:
+        where = f" at {tuple(map(int, np.unravel_index(apart.argmax(), apart.shape)))}"
+    return f"{what} is not right yet: it is off by up to {apart.max():.3g}{where}"
+
+
+def _shape(expected: np.ndarray) -> str:
+    """The expected shape for messages, without the values, which would be the answer."""
+    return f"have shape {expected.shape}" if expected.shape else "be one number"
+
+
+def truth(result: Any, about: str) -> bool:
+    """The result of a function that returns True or False.
+
+    Args:
+        result: the learner's result.
+        about: the end of the message, such as "for this map".
+
+    Raises:
+        Wrong: if the result is not one truth value.
+    """
     try:
-        value = numbers(found)
+        value = numbers(result)
     except (TypeError, ValueError):
         value = np.array(np.nan)
     if value.shape or value not in (0, 1):
-        raise Wrong(f"Return True or False, {which}, not {describe(found)}")
+        raise Wrong(f"Return True or False, {about}, not {describe(result)}")
     return bool(value)
 
 
+# --- Values ---------------------------------------------------------------------------------------
+
+
 def describe(value: Any) -> str:
-    """A value in a few words, for messages: ``a ndarray of shape (3, 4)``, ``0.5``."""
+    """A short description of a value for messages: ``a ndarray of shape (3, 4)``, ``0.5``."""
     shape = getattr(value, "shape", None)
     if shape:
         return f"a {type(value).__name__} of shape {tuple(shape)}"
     text = repr(value)
-    short = len(text) < 60 and " at 0x" not in text  # an address says nothing
+    # An address in memory does not help the learner.
+    short = len(text) < 60 and " at 0x" not in text
     return text if short else f"a {type(value).__name__}"
 
 
 def numbers(value: Any) -> np.ndarray:
-    """Numbers as an array, also lists of tensors and tensors with a gradient.
+    """Numbers as an array of float64, also lists of tensors and tensors with a gradient.
 
-    Raises TypeError or ValueError for what is not numbers.
+    Raises:
+        TypeError, ValueError: if the value does not consist of numbers.
     """
     if isinstance(value, list | tuple):
         value = [numbers(one) for one in value]
     elif isinstance(value, torch.Tensor):
-        value = value.detach().cpu().double()  # NumPy has no bfloat16
+        # NumPy does not support bfloat16.
+        value = value.detach().cpu().double()
     elif value is None or isinstance(value, str):
-        raise TypeError("not a number")  # NumPy would take None as NaN, and "0.5" as 0.5
+        # NumPy would take None as NaN, and "0.5" as 0.5.
+        raise TypeError("not a number")
     return np.asarray(value, dtype=np.float64)
 
 
@@ -148,59 +320,9 @@ def _unchanged(before: Any, after: Any) -> bool:
     return np.array_equal(numbers(before), numbers(after), equal_nan=True)
 
 
-def _close(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
+def _equal(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
+    """Whether two arrays have one shape and equal values, up to the tolerance."""
+    if a.shape != b.shape:
+        return False
     top = np.abs(b[np.isfinite(b)]).max(initial=1e-12)
     return bool(np.allclose(a, b, rtol=0, atol=tolerance * top, equal_nan=True))
-
-
-@dataclass(frozen=True)
-class Exercise:
-    """An exercise as data: the notebook calls it as its check, and the tests read its fields.
-
-    >>> double = Exercise(
-    ...     task="``double(a)``: twice an array.",
-    ...     inputs=lambda: [(np.arange(3.0),), (np.ones((2, 2)),)],
-    ...     solution=lambda a: 2 * a,
-    ...     what="the result",
-    ...     mistakes={"This is the square: multiply by 2": lambda a: a**2},
-    ...     praise="Twice as much.",
-    ... )
-    >>> double(lambda a: a + a)
-    ✓ Twice as much.
-    >>> double(lambda a: a * a)
-    Traceback (most recent call last):
-    vislib.checks.Wrong: the result is not right yet. This is the square: multiply by 2
-
-    Attributes:
-        task: what the learner writes, with its arguments and their shapes.
-        inputs: gives the arguments of each trial, fresh random ones at each call.
-        solution: the reference, called with the same arguments as the learner's function.
-        what: the name of the result in messages, or a function of the arguments that gives it.
-        mistakes: by the advice that a common mistake gets, the function of a learner who makes it.
-        praise: the line that is printed when all trials are right.
-        tolerance: relative to the largest expected value.
-        extra: further checks of the learner's function, such as edge cases.
-    """
-
-    task: str
-    inputs: Callable[[], Iterable[tuple[Any, ...]]]
-    solution: Callable[..., Any]
-    what: str | Callable[..., str]
-    mistakes: Mapping[str, Callable[..., Any]]
-    praise: str
-    tolerance: float = 1e-5
-    extra: Callable[[Callable[..., Any]], None] | None = None
-
-    def __call__(self, function: Callable[..., Any]) -> None:
-        """Raise `Wrong` with advice, or print one line."""
-        for inputs in self.inputs():
-            same(
-                call(function, *inputs),
-                self.solution(*inputs),
-                what=self.what if isinstance(self.what, str) else self.what(*inputs),
-                mistakes={advice: wrong(*inputs) for advice, wrong in self.mistakes.items()},
-                tolerance=self.tolerance,
-            )
-        if self.extra is not None:
-            self.extra(function)
-        right(self.praise)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,147 +11,230 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vislib.attacks import direction
-from vislib.checks import call, right, same
+from vislib.checks import Exercise
 
 
 def _net(seed: int) -> nn.Module:
-    """A small smooth net of four classes; its answers depend on every pixel."""
+    """A small smooth network of four classes; its predictions depend on every pixel."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         layers = [nn.Conv2d(3, 6, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(3), nn.Flatten()]
         return nn.Sequential(*layers, nn.Linear(54, 4)).eval()
 
 
-def _slope(model: nn.Module, x: Tensor, target: int, *, loss: bool = True) -> Tensor:
-    """The slope of the loss, or of the logit, of a class: N×C×H×W."""
+def _gradient(model: nn.Module, x: Tensor, classes: int | Tensor) -> Tensor:
+    """The gradient of the loss of one class, or of one class per image: N×C×H×W."""
     x = x.detach().clone().requires_grad_()
-    logits = model(x)
-    classes = torch.full((len(x),), target)
-    value = F.cross_entropy(logits, classes, reduction="sum") if loss else logits[:, target].sum()
-    return torch.autograd.grad(value, x)[0]
+    classes = torch.as_tensor(classes).expand(len(x))
+    return torch.autograd.grad(F.cross_entropy(model(x), classes, reduction="sum"), x)[0]
 
 
-def fgsm(function: Callable[..., Any]) -> None:
-    """One step of FGSM: ``function(model, x, target, epsilon)``, N×3×H×W in [0, 1] to the same."""
+def _gradient_of_logit(model: nn.Module, x: Tensor, target: int) -> Tensor:
+    x = x.detach().clone().requires_grad_()
+    return torch.autograd.grad(model(x)[:, target].sum(), x)[0]
+
+
+# --- FGSM -----------------------------------------------------------------------------------------
+
+
+def _moved(x: Tensor, perturbation: Tensor) -> Tensor:
+    return (x + perturbation).clamp(0, 1)
+
+
+def _perturbation(model: nn.Module, x: Tensor, target: int, epsilon: float) -> Tensor:
+    return epsilon * _gradient(model, x, target).sign()
+
+
+def _networks_to_attack() -> Iterator[tuple[Any, ...]]:
     rng = np.random.default_rng()
     for target, epsilon in [(0, 0.05), (3, 0.2)]:
         model = _net(int(rng.integers(1000)))
-        x = (1.3 * torch.rand(2, 3, 9, 8) - 0.15).clamp(0, 1)  # some values are at the border
-        while int(model(x)[0].argmax()) == target:  # the target is not the net's own answer
+        # Some values are at the ends of the range.
+        x = (1.3 * torch.rand(2, 3, 9, 8) - 0.15).clamp(0, 1)
+        # If the target were the predicted class, an attack on the predicted class would pass.
+        while int(model(x)[0].argmax()) == target:
             model = _net(int(rng.integers(1000)))
-        slope = _slope(model, x, target)
-        step = epsilon * slope.sign()
-        mistakes = {
-            "The step goes the wrong way: this lowers the loss": (x - step).clamp(0, 1),
-            "Some values left [0, 1]: clamp at the end": x + step,
-            "This is the change alone: add it to the image": step,
-            "Take the sign of the gradient, so that each value moves by ε": (
-                (x + epsilon * slope).clamp(0, 1)
-            ),
-            "Divide by nothing: the sign is enough": (
-                (x + epsilon * direction(slope, "l2")).clamp(0, 1)
-            ),
-            "This raises the logit of the class, which is what an attack must not do": (
-                (x + epsilon * _slope(model, x, target, loss=False).sign()).clamp(0, 1)
-            ),
-            "Take the gradient of the loss −log p, not of the logit: other classes count too": (
-                (x - epsilon * _slope(model, x, target, loss=False).sign()).clamp(0, 1)
-            ),
-            "The size of the step is missing": (x + slope.sign()).clamp(0, 1),
-        }
-        found = call(function, model, x, target, epsilon)
-        same(found, (x + step).clamp(0, 1), what="the attacked image", mistakes=mistakes)
-    right("One step, and the loss is up.")
+        yield model, x, target, epsilon
 
 
-def project_linf(function: Callable[..., Any]) -> None:
-    """Back to what is allowed: ``function(x, y, epsilon)``, all N×C×H×W."""
+fgsm = Exercise(
+    task="``fgsm(model, x, target, epsilon)``: one step of FGSM, N×3×H×W in [0, 1] to the same.",
+    inputs=_networks_to_attack,
+    solution=lambda model, x, *how: _moved(x, _perturbation(model, x, *how)),
+    what="the attacked image",
+    mistakes={
+        "The step goes the wrong way: this lowers the loss": (
+            lambda model, x, *how: _moved(x, -_perturbation(model, x, *how))
+        ),
+        "Some values left [0, 1]: clamp at the end": (
+            lambda model, x, *how: x + _perturbation(model, x, *how)
+        ),
+        "This is the perturbation alone: add it to the image": _perturbation,
+        "Take the sign of the gradient, so that each value moves by ε": (
+            lambda model, x, target, epsilon: _moved(x, epsilon * _gradient(model, x, target))
+        ),
+        "Do not normalise the gradient; take its sign": (
+            lambda model, x, target, epsilon: _moved(
+                x, epsilon * direction(_gradient(model, x, target), "l2")
+            )
+        ),
+        "This raises the logit of the class, which is what an attack must not do": (
+            lambda model, x, target, epsilon: _moved(
+                x, epsilon * _gradient_of_logit(model, x, target).sign()
+            )
+        ),
+        "Take the gradient of the loss −log p, not of the logit: other classes count too": (
+            lambda model, x, target, epsilon: _moved(
+                x, -epsilon * _gradient_of_logit(model, x, target).sign()
+            )
+        ),
+        "The size of the step is missing": (
+            lambda model, x, target, epsilon: _moved(x, _gradient(model, x, target).sign())
+        ),
+    },
+    praise="One step, and the loss is up.",
+)
+
+
+# --- The projection for L∞ ------------------------------------------------------------------------
+
+
+def _far_images() -> Iterator[tuple[Tensor, Tensor, float]]:
     for epsilon in (0.05, 0.3):
         x = torch.rand(2, 3, 7, 6)
-        y = x + 0.5 * torch.randn(2, 3, 7, 6)
-        change = y - x
-        largest = change.abs().amax(dim=(1, 2, 3), keepdim=True)
-        mistakes = {
-            "Some values left [0, 1]: a picture has none there": x
-            + change.clamp(-epsilon, epsilon),
-            "Some values are further than ε from x": y.clamp(0, 1),
-            "Clamp the change y − x to ±ε, not the image itself": y.clamp(-epsilon, epsilon),
-            "This is the change: add x again": change.clamp(-epsilon, epsilon),
-            "Cut each value by itself; scaling the whole change down shrinks the small ones too": (
-                (x + change * (epsilon / largest).clamp(max=1)).clamp(0, 1)
-            ),
-            "The change may be negative, too: clamp it from −ε on": (
-                (x + change.clamp(0, epsilon)).clamp(0, 1)
-            ),
-            "The change is y − x, not x − y": (x - change.clamp(-epsilon, epsilon)).clamp(0, 1),
-        }
-        expected = (x + change.clamp(-epsilon, epsilon)).clamp(0, 1)
-        found = call(function, x, y, epsilon)
-        same(found, expected, what="the projected image", mistakes=mistakes)
-    right("Within ε of the image, and a picture.")
+        yield x, x + 0.5 * torch.randn(2, 3, 7, 6), epsilon
 
 
-def step_to_aim(function: Callable[..., Any]) -> None:
-    """One targeted step, not projected: ``function(model, y, aim, size)``, N×3×H×W."""
+def _scaled_down(x: Tensor, y: Tensor, epsilon: float) -> Tensor:
+    largest = (y - x).abs().amax(dim=(1, 2, 3), keepdim=True)
+    return (x + (y - x) * (epsilon / largest).clamp(max=1)).clamp(0, 1)
+
+
+project_linf = Exercise(
+    task="``project_linf(x, y, epsilon)``: y projected to within ε of x and [0, 1], N×C×H×W each.",
+    inputs=_far_images,
+    solution=lambda x, y, epsilon: (x + (y - x).clamp(-epsilon, epsilon)).clamp(0, 1),
+    what="the projected image",
+    mistakes={
+        "Some values left [0, 1]: clamp the result as well": (
+            lambda x, y, epsilon: x + (y - x).clamp(-epsilon, epsilon)
+        ),
+        "Some values are further than ε from x": lambda x, y, epsilon: y.clamp(0, 1),
+        "Clamp the perturbation y − x to ±ε, not the image itself": (
+            lambda x, y, epsilon: y.clamp(-epsilon, epsilon)
+        ),
+        "This is the perturbation: add x again": (
+            lambda x, y, epsilon: (y - x).clamp(-epsilon, epsilon)
+        ),
+        "Clamp each value by itself: if you scale the whole perturbation down, the small values "
+        "shrink too": _scaled_down,
+        "The perturbation may be negative, too: clamp it from −ε on": (
+            lambda x, y, epsilon: (x + (y - x).clamp(0, epsilon)).clamp(0, 1)
+        ),
+        "The perturbation is y − x, not x − y": (
+            lambda x, y, epsilon: (x + (x - y).clamp(-epsilon, epsilon)).clamp(0, 1)
+        ),
+    },
+    praise="Within ε of the image, and a valid image.",
+)
+
+
+# --- A targeted step ------------------------------------------------------------------------------
+
+
+def _networks_to_aim_at() -> Iterator[tuple[Any, ...]]:
     rng = np.random.default_rng()
     for aim, size in [(1, 0.02), (2, 0.1)]:
         model = _net(int(rng.integers(1000)))
         y = torch.rand(2, 3, 9, 8)
-        slope = _slope(model, y, aim)
-        logit = _slope(model, y, aim, loss=False)
-        answer = int(model(y)[0].argmax())
-        mistakes = {
-            "This step leads away from the aim: its loss is to fall": y + size * slope.sign(),
-            "This raises the logit of the aim alone; lower its loss, in which all classes are": (
-                y + size * logit.sign()
-            ),
-            "Take the sign of the gradient": y - size * slope,
-            "This is the step: add it to the image": -size * slope.sign(),
-            "The size of the step is missing": y - slope.sign(),
-            "Do not clamp here: the projection does": (y - size * slope.sign()).clamp(0, 1),
-        }
-        if answer != aim:
-            mistakes["This leaves the net's answer, and goes to no class in particular"] = (
-                y + size * _slope(model, y, answer).sign()
-            )
-        found = call(function, model, y, aim, size)
-        same(found, y - size * slope.sign(), what="the image after the step", mistakes=mistakes)
-    right("A step towards the aim.")
+        # If the aim were the predicted class, a step away from one would be a step away from both.
+        while int(model(y)[0].argmax()) == aim:
+            model = _net(int(rng.integers(1000)))
+        yield model, y, aim, size
 
 
-def project_l2(function: Callable[..., Any]) -> None:
-    """Back into the ball of the L2 norm: ``function(x, y, epsilon)``, all N×C×H×W."""
+step_to_aim = Exercise(
+    task="``step_to_aim(model, y, aim, size)``: one targeted step, not projected, N×3×H×W.",
+    inputs=_networks_to_aim_at,
+    solution=lambda model, y, aim, size: y - size * _gradient(model, y, aim).sign(),
+    what="the image after the step",
+    mistakes={
+        "This step leads away from the aim: lower the loss of the aim": (
+            lambda model, y, aim, size: y + size * _gradient(model, y, aim).sign()
+        ),
+        "This raises the logit of the aim alone; lower its loss, which all classes enter": (
+            lambda model, y, aim, size: y + size * _gradient_of_logit(model, y, aim).sign()
+        ),
+        "Take the sign of the gradient": (
+            lambda model, y, aim, size: y - size * _gradient(model, y, aim)
+        ),
+        "This is the step: add it to the image": (
+            lambda model, y, aim, size: -size * _gradient(model, y, aim).sign()
+        ),
+        "The size of the step is missing": (
+            lambda model, y, aim, size: y - _gradient(model, y, aim).sign()
+        ),
+        "Do not clamp here: the projection does": (
+            lambda model, y, aim, size: (y - size * _gradient(model, y, aim).sign()).clamp(0, 1)
+        ),
+        "This step leads away from the predicted class, towards no class in particular": (
+            lambda model, y, aim, size: y + size * _gradient(model, y, model(y).argmax(1)).sign()
+        ),
+    },
+    praise="A step towards the aim.",
+)
+
+
+# --- The projection for L2 ------------------------------------------------------------------------
+
+
+def _inside_and_outside() -> Iterator[tuple[Tensor, Tensor, float]]:
+    """Images inside the ball and images outside, some values at the ends of the range."""
     for epsilon in (0.1, 0.3):
-        x = (1.4 * torch.rand(3, 3, 7, 6) - 0.2).clamp(0, 1)  # some values are at the border
-        spread = torch.tensor([0.1, 4.0, 0.8]).view(3, 1, 1, 1)  # inside the ball and outside
-        uneven = torch.randn(3, 3, 7, 6) ** 3  # so that some values are larger than ε, too
-        change = direction(uneven, "l2") * epsilon * spread
+        x = (1.4 * torch.rand(3, 3, 7, 6) - 0.2).clamp(0, 1)
+        length = epsilon * torch.tensor([0.1, 4.0, 0.8]).view(3, 1, 1, 1)
+        # The third power makes the values so uneven that some are larger than ε.
+        uneven = torch.randn(3, 3, 7, 6) ** 3
+        yield x, x + direction(uneven, "l2") * length, epsilon
 
-        def shrunk(factor: Tensor, x: Tensor = x, change: Tensor = change) -> Tensor:
-            return (x + change * factor).clamp(0, 1)
 
-        length = change.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-        factor = (epsilon / length).clamp(max=1)
-        mistakes = {
-            "Some values left [0, 1]: clamp at the end": x + change * factor,
-            "An image that is near enough already must stay: only shrink, never stretch": (
-                shrunk(epsilon / length)
-            ),
-            "Each image has a norm of its own: do not add up over the batch": (
-                shrunk((epsilon / change.norm()).clamp(max=1))
-            ),
-            "The norm is the square root of the sum of squares": (
-                shrunk((epsilon / length**2).clamp(max=1))
-            ),
-            "This cuts each value: for the L2 norm shrink the whole change": (
-                (x + change.clamp(-epsilon, epsilon)).clamp(0, 1)
-            ),
-            "The norm is over all values of an image, not for each channel": (
-                shrunk((epsilon / change.flatten(2).norm(dim=2)[..., None, None]).clamp(max=1))
-            ),
-            "Some images are further than ε from x": (x + change).clamp(0, 1),
-            "This is the change: add x again": change * factor,
-        }
-        found = call(function, x, x + change, epsilon)
-        same(found, shrunk(factor), what="the projected image", mistakes=mistakes, tolerance=1e-5)
-    right("Inside the ball, and a picture.")
+def _length(change: Tensor) -> Tensor:
+    return change.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+
+
+def _shrunk(x: Tensor, y: Tensor, factor: Tensor) -> Tensor:
+    """The image with a perturbation that is shrunk, never stretched."""
+    return (x + (y - x) * factor.clamp(max=1)).clamp(0, 1)
+
+
+project_l2 = Exercise(
+    task="``project_l2(x, y, epsilon)``: y projected to the L2 ball around x, N×C×H×W each.",
+    inputs=_inside_and_outside,
+    solution=lambda x, y, epsilon: _shrunk(x, y, epsilon / _length(y - x)),
+    what="the projected image",
+    mistakes={
+        "Some values left [0, 1]: clamp at the end": (
+            lambda x, y, epsilon: x + (y - x) * (epsilon / _length(y - x)).clamp(max=1)
+        ),
+        "An image that is near enough already must stay: only shrink, never stretch": (
+            lambda x, y, epsilon: (x + (y - x) * epsilon / _length(y - x)).clamp(0, 1)
+        ),
+        "Each image has its own norm: do not sum over the batch": (
+            lambda x, y, epsilon: _shrunk(x, y, epsilon / (y - x).norm())
+        ),
+        "The norm is the square root of the sum of squares": (
+            lambda x, y, epsilon: _shrunk(x, y, epsilon / _length(y - x) ** 2)
+        ),
+        "This clamps each value: for the L2 norm shrink the whole perturbation": (
+            lambda x, y, epsilon: (x + (y - x).clamp(-epsilon, epsilon)).clamp(0, 1)
+        ),
+        "The norm is over all values of an image, not for each channel": (
+            lambda x, y, epsilon: _shrunk(x, y, epsilon / (y - x).norm(dim=(2, 3), keepdim=True))
+        ),
+        "Some images are further than ε from x": lambda x, y, epsilon: y.clamp(0, 1),
+        "This is the perturbation: add x again": (
+            lambda x, y, epsilon: (y - x) * (epsilon / _length(y - x)).clamp(max=1)
+        ),
+    },
+    praise="Inside the ball, and a valid image.",
+)

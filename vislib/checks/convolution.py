@@ -2,151 +2,211 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
 from vislib import scratch
-from vislib.checks import call, right, same
+from vislib.checks import Exercise
+
+# --- The size of the output -----------------------------------------------------------------------
 
 
-def output_size(function: Callable[..., Any]) -> None:
-    """``(M − K + 2P) / S + 1``, rounded down, as ``function(size, kernel, stride, padding)``."""
+def _sizes() -> Iterator[tuple[int, int, int, int]]:
+    """Size, kernel, stride and padding of a layer, beginning with three that tell mistakes apart.
+
+    With a stride of 1, mistakes in the stride and in rounding do not show; without a rest of the
+    division, mistakes in rounding do not show.
+    """
     rng = np.random.default_rng()
-    m, k = rng.integers(20, 60, 12), rng.integers(2, 8, 12)
-    s, p = rng.integers(1, 5, 12), rng.integers(1, 4, 12)
-    # the last two: one where the division leaves a rest, and the first layer of AlexNet
-    m, k, s, p = (
-        np.append(a, b) for a, b in [(m, [32, 224]), (k, [5, 11]), (s, [2, 4]), (p, [1, 2])]
-    )
-    whole = m - k + 2 * p
-    found = [call(function, *map(int, numbers)) for numbers in zip(m, k, s, p, strict=True)]
-    mistakes = {
-        "One is missing: the window at the very start counts too": whole // s,
-        "Padding is added on both sides: 2P, not P": (m - k + p) // s + 1,
-        "Padding is not counted": (m - k) // s + 1,
-        "Stride is not counted": whole + 1,
-        "Round down: a window that does not fit any more is left out": whole / s + 1,
-        "Round down, not up": -(-whole // s) + 1,
-        "Divide first, then add 1": (whole + 1) // s,
-        "The kernel takes room away: M − K": (m + 2 * p) // s + 1,
-    }
-    same(found, whole // s + 1, what="the output size", mistakes=mistakes)
-    right("The formula is right, also where the last window does not fit.")
+    for stride, rest in [(1, 0), (3, 0), (4, 2)]:
+        windows, kernel, padding = (int(rng.integers(*ends)) for ends in [(9, 20), (2, 8), (2, 4)])
+        yield stride * windows + rest + kernel - 2 * padding, kernel, stride, padding
+    for _ in range(12):
+        size, kernel = int(rng.integers(20, 60)), int(rng.integers(2, 8))
+        yield size, kernel, int(rng.integers(1, 5)), int(rng.integers(1, 4))
+    yield 32, 5, 2, 1
+    # The first layer of AlexNet.
+    yield 224, 11, 4, 2
 
 
-def convolve(function: Callable[..., Any]) -> None:
-    """Convolution of C×H×W maps with one C×K×K kernel: ``function(x, w, stride, padding)``."""
+output_size = Exercise(
+    task="``output_size(size, kernel, stride, padding)``: ``(M − K + 2P) / S + 1``, rounded down.",
+    inputs=_sizes,
+    solution=lambda m, k, s, p: (m - k + 2 * p) // s + 1,
+    what=lambda m, k, s, p: f"the output size for M = {m}, K = {k}, S = {s} and P = {p}",
+    mistakes={
+        "Divide first, then add 1": lambda m, k, s, p: (m - k + 2 * p + 1) // s,
+        "One is missing: the window at the very start counts too": (
+            lambda m, k, s, p: (m - k + 2 * p) // s
+        ),
+        "Padding is added on both sides: 2P, not P": lambda m, k, s, p: (m - k + p) // s + 1,
+        "Padding is not counted": lambda m, k, s, p: (m - k) // s + 1,
+        "Stride is not counted": lambda m, k, s, p: m - k + 2 * p + 1,
+        "Round down: a window that no longer fits is left out": (
+            lambda m, k, s, p: (m - k + 2 * p) / s + 1
+        ),
+        "Round down, not up": lambda m, k, s, p: -(-(m - k + 2 * p) // s) + 1,
+        "The kernel takes room away: M − K": lambda m, k, s, p: (m + 2 * p) // s + 1,
+    },
+    praise="The formula is right, also where the last window does not fit.",
+)
+
+
+# --- Convolution ----------------------------------------------------------------------------------
+
+
+def _layers() -> Iterator[tuple[np.ndarray, np.ndarray, int, int]]:
+    """Maps, a kernel, stride and padding; the number of channels is not the kernel's size."""
     rng = np.random.default_rng()
     for stride, padding in [(1, 0), (2, 0), (1, 1), (2, 1)]:
-        x, w = rng.normal(size=(4, 8, 7)), rng.normal(size=(4, 3, 3))  # C is not K
-
-        def by_scratch(x: np.ndarray, w: np.ndarray, stride: int, padding: int) -> np.ndarray:
-            return scratch.convolve(x, w[None], 0.0, stride, padding)[0]
-
-        expected = by_scratch(x, w, stride, padding)
-        apart = [by_scratch(x[c : c + 1], w[c : c + 1], stride, padding) for c in range(4)]
-        full = by_scratch(x, w, 1, padding)
-        mistakes = {
-            "The kernel is flipped: a convolution layer multiplies without turning it round": (
-                by_scratch(x, w[:, ::-1, ::-1], stride, padding)
-            ),
-            "The channels are still apart: add them up as well": np.stack(apart),
-            "Only the first channel is counted: add up all of them": apart[0],
-            "Add the products up; do not average them": expected / w.size,
-        }
-        if stride > 1:
-            mistakes["The stride is not used: the window starts at i · stride"] = full
-            mistakes["The window at (i, j) starts at pixel (i · stride, j · stride)"] = full[
-                : expected.shape[0], : expected.shape[1]
-            ]
-        if padding:
-            mistakes["The padding is not used"] = by_scratch(x, w, stride, 0)
-            late = np.pad(x, ((0, 0), (0, 2 * padding), (0, 2 * padding)))
-            mistakes["Pad on all four sides, not only on the right and at the bottom"] = by_scratch(
-                late, w, stride, 0
-            )
-        found = call(function, x, w, stride, padding)
-        what = f"the map for stride {stride}, padding {padding}"
-        same(found, expected, what=what, mistakes=mistakes)
-    right("This is a convolution, with stride, padding and channels.")
+        yield rng.normal(size=(4, 8, 7)), rng.normal(size=(4, 3, 3)), stride, padding
 
 
-def unpool(function: Callable[..., Any]) -> None:
-    """Values back to where the maxima were, one map: ``function(values, switches, shape)``."""
+def _convolve(x: np.ndarray, w: np.ndarray, stride: int, padding: int) -> np.ndarray:
+    return scratch.convolve(x, w[None], 0.0, stride, padding)[0]
+
+
+def _stride_not_at_the_start(x: np.ndarray, w: np.ndarray, stride: int, padding: int) -> np.ndarray:
+    """As many windows as with the stride, but one pixel apart."""
+    rows, columns = _convolve(x, w, stride, padding).shape
+    return _convolve(x, w, 1, padding)[:rows, :columns]
+
+
+def _padded_on_two_sides(x: np.ndarray, w: np.ndarray, stride: int, padding: int) -> np.ndarray:
+    padded = np.pad(x, ((0, 0), (0, 2 * padding), (0, 2 * padding)))
+    return _convolve(padded, w, stride, 0)
+
+
+convolve = Exercise(
+    task="``convolve(x, w, stride, padding)``: C×H×W maps convolved with one C×K×K kernel.",
+    inputs=_layers,
+    solution=_convolve,
+    what=lambda x, w, stride, padding: f"the map for stride {stride}, padding {padding}",
+    mistakes={
+        "The kernel is flipped: a convolution layer multiplies without rotating the kernel": (
+            lambda x, w, stride, padding: _convolve(x, w[:, ::-1, ::-1], stride, padding)
+        ),
+        "The channels are still separate: sum over them as well": lambda x, w, stride, padding: (
+            np.stack([_convolve(x[[c]], w[[c]], stride, padding) for c in range(len(x))])
+        ),
+        "Only the first channel is counted: sum over all of them": (
+            lambda x, w, stride, padding: _convolve(x[:1], w[:1], stride, padding)
+        ),
+        "Sum the products; do not average them": (
+            lambda x, w, stride, padding: _convolve(x, w, stride, padding) / w.size
+        ),
+        "The stride is not used: the window starts at i · stride": (
+            lambda x, w, stride, padding: _convolve(x, w, 1, padding)
+        ),
+        "The window at (i, j) starts at pixel (i · stride, j · stride)": _stride_not_at_the_start,
+        "The padding is not used": lambda x, w, stride, padding: _convolve(x, w, stride, 0),
+        "Pad on all four sides, not only on the right and at the bottom": _padded_on_two_sides,
+    },
+    praise="This is a convolution, with stride, padding and channels.",
+)
+
+
+# --- Unpooling ------------------------------------------------------------------------------------
+
+
+def _pooled() -> Iterator[tuple[np.ndarray, np.ndarray, tuple[int, int]]]:
+    """New values for the switches of a 2×2 max pooling."""
     rng = np.random.default_rng()
     for height, width in [(6, 6), (4, 8)]:
-        pooled, found_at = scratch.max_pool(rng.normal(size=(1, height, width)), 2)
-        switches = found_at[0]
-        values = rng.normal(size=switches.shape)
-        expected = scratch.unpool(values[None], found_at, (height, width))[0]
-        corner = np.zeros((height, width))
-        corner[::2, ::2] = values
-        turned = np.zeros(height * width)
-        turned[(switches % width) * height % (height * width) + switches // width] = values
-        mistakes = {
-            "Every value sits in the corner of its window: use the switches": corner,
-            "Each value fills its whole window: it belongs to one place only, the rest is 0": (
-                np.kron(values, np.ones((2, 2)))
-            ),
-            "Rows and columns are swapped: a switch is row · width + column": turned.reshape(
-                height, width
-            ),
-            "The result is still flat: reshape it": expected.ravel(),
-            "Put the given values back, not those of the forward pass": scratch.unpool(
-                pooled, found_at, (height, width)
-            )[0],
-        }
-        found = call(function, values, switches, (height, width))
-        same(found, expected, what="the unpooled map", mistakes=mistakes)
-    right("Each value is back where its maximum was.")
+        _, switches = scratch.max_pool(rng.normal(size=(1, height, width)), 2)
+        yield rng.normal(size=switches[0].shape), switches[0], (height, width)
 
 
-def receptive_field(function: Callable[..., Any]) -> None:
-    """Size and jump after a chain of layers: ``function([(kernel, stride), …])`` → (r, j)."""
-    rng = np.random.default_rng()
-    tried = 0
-    while tried < 4:
-        kernels = rng.integers(2, 7, 4)
-        chain = [(int(k), s) for k, s in zip(kernels, (2, 1, 3, 2), strict=True)]
-        size, jump = _walk(chain)
-        backwards, _ = _walk(chain[::-1])
-        no_jump = 1 + sum(k - 1 for k, _ in chain)
-        late = grown = j = 1
-        for k, s in chain:
-            grown += k * j
-            j *= s
-            late += (k - 1) * j
-        if len({size, backwards, no_jump, late, grown}) < 5:
-            continue  # two mistakes would give the same number: take other layers
-        tried += 1
-        mistakes = {
-            "The jump is not used: after a stride, one step of the kernel is several pixels": (
-                no_jump,
-                jump,
-            ),
-            "Use the jump before this layer's own stride; multiply by the stride afterwards": (
-                late,
-                jump,
-            ),
-            "A kernel adds K − 1 steps, not K": (grown, jump),
-            "Go through the layers from the picture upwards": (backwards, jump),
-            "The jump is the product of the strides, not their sum": (
-                size,
-                sum(s for _, s in chain),
-            ),
-            "Return two numbers, (size, jump): this is the size only": size,
-            "Return (size, jump), in this order": (jump, size),
-        }
-        found = call(function, chain)
-        same(found, (size, jump), what="(size, jump)", mistakes=mistakes)
-    right("Size and jump are right for every chain.")
+def _unpool(values: np.ndarray, switches: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    return scratch.unpool(values[None], switches[None], shape)[0]
 
 
-def _walk(chain: list[tuple[int, int]]) -> tuple[int, int]:
+def _in_corners(values: np.ndarray, switches: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    unpooled = np.zeros(shape)
+    unpooled[::2, ::2] = values
+    return unpooled
+
+
+def _swapped(values: np.ndarray, switches: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Switches read as column · height + row."""
+    height, width = shape
+    positions = (switches % width) * height % (height * width) + switches // width
+    return _unpool(values, positions, shape)
+
+
+unpool = Exercise(
+    task="``unpool(values, switches, shape)``: the values back where the maxima were, one map.",
+    inputs=_pooled,
+    solution=_unpool,
+    what="the unpooled map",
+    mistakes={
+        "Every value is in the corner of its window: use the switches": _in_corners,
+        "Each value fills its whole window: it belongs to one position only, the rest is 0": (
+            lambda values, switches, shape: np.kron(values, np.ones((2, 2)))
+        ),
+        "Rows and columns are swapped: a switch is row · width + column": _swapped,
+        "The result is still flat: reshape it": (
+            lambda values, switches, shape: _unpool(values, switches, shape).ravel()
+        ),
+        "The positions are right, but the values are all 1: put the given values there": (
+            lambda values, switches, shape: _unpool(np.ones_like(values), switches, shape)
+        ),
+    },
+    praise="Each value is back where its maximum was.",
+)
+
+
+# --- Receptive fields -----------------------------------------------------------------------------
+
+Chain = list[tuple[int, int]]
+
+
+def _chain(rng: np.random.Generator) -> tuple[Chain]:
+    kernels = rng.integers(2, 7, 4)
+    return ([(int(k), s) for k, s in zip(kernels, (2, 1, 3, 2), strict=True)],)
+
+
+def _receptive_field(chain: Chain, *, less: int = 1, stride_first: bool = False) -> tuple[int, int]:
+    """Size and jump, if each kernel adds ``kernel - less`` jumps before or after its stride."""
     size = jump = 1
     for kernel, stride in chain:
-        size += (kernel - 1) * jump
+        size += (kernel - less) * jump * (stride if stride_first else 1)
         jump *= stride
     return size, jump
+
+
+def _size(chain: Chain) -> int:
+    return _receptive_field(chain)[0]
+
+
+def _jump(chain: Chain) -> int:
+    return _receptive_field(chain)[1]
+
+
+receptive_field = Exercise(
+    task="``field([(kernel, stride), …])``: size and jump after a chain of layers.",
+    inputs=lambda: [partial(_chain, np.random.default_rng()) for _ in range(4)],
+    solution=_receptive_field,
+    what="(size, jump)",
+    mistakes={
+        "The jump is not used: after a stride, one step of the kernel is several pixels": (
+            lambda chain: (1 + sum(kernel - 1 for kernel, _ in chain), _jump(chain))
+        ),
+        "Use the jump before this layer's own stride; multiply by the stride afterwards": partial(
+            _receptive_field, stride_first=True
+        ),
+        "A kernel adds K − 1 steps, not K": partial(_receptive_field, less=0),
+        "Go through the layers in the order of the forward pass, from the image on": (
+            lambda chain: _receptive_field(chain[::-1])
+        ),
+        "The jump is the product of the strides, not their sum": (
+            lambda chain: (_size(chain), sum(stride for _, stride in chain))
+        ),
+        "Return two numbers, (size, jump): this is the size only": _size,
+        "Return (size, jump), in this order": lambda chain: (_jump(chain), _size(chain)),
+    },
+    praise="Size and jump are right for every chain.",
+    distinct=True,
+)

@@ -7,107 +7,195 @@ from typing import Any
 
 import numpy as np
 
-from vislib.checks import Wrong, call, right, same, truth
+from vislib.checks import Exercise, Wrong, call, same, truth
+
+# --- The energy fraction --------------------------------------------------------------------------
 
 
-def energy_share(function: Callable[..., Any]) -> None:
-    """``energy_share(map, mask)``: P of a C×H×W map on a boolean H×W mask."""
+def _maps_and_masks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Maps and masks; each mask has pixels inside and outside the object."""
     rng = np.random.default_rng()
     for _ in range(3):
         maps = rng.normal(size=(3, 7, 9))
         mask = rng.random((7, 9)) < 0.3
         mask[0, 0], mask[0, 1] = True, False
-        power = maps**2
-        inside = power[:, mask].sum()
-        signed = maps.sum(axis=0) ** 2
-        same(
-            call(function, maps, mask),
-            inside / power.sum(),
-            what="P",
-            mistakes={
-                "Energy is the square of the map, not its absolute value": np.abs(maps)[
-                    :, mask
-                ].sum()
-                / np.abs(maps).sum(),
-                "Square first, then add the channels up: +1 and −1 must not cancel": signed[
-                    mask
-                ].sum()
-                / signed.sum(),
-                "Divide by the whole energy, not by the energy outside the mask": inside
-                / power[:, ~mask].sum(),
-                "This is the share outside the object": 1 - inside / power.sum(),
-                "This is the energy itself: divide it by the whole energy": inside,
-                "This is the mask's share of the image: where is the map?": mask.mean(),
-            },
-        )
-    right("P is the share of the squared map on the object")
+        yield maps, mask
 
 
-def pointing_hit(function: Callable[..., Any]) -> None:
-    """``pointing_hit(map, mask)``: does the strongest place of a C×H×W map lie on the mask?"""
-    rng = np.random.default_rng()
-    for place, hint in {(4, 2): "", (1, 5): "Rows come first: the place is (y, x)"}.items():
-        for maps, advice in peaks(rng, (6, 8), place, (3, 6)):
-            for on_object in (True, False):
-                mask = np.full((6, 8), not on_object)
-                mask[place] = on_object
-                found = call(function, maps, mask)
-                if truth(found, "for the one strongest place of the map") is not on_object:
-                    lies = "lies on the object" if on_object else "does not lie on the object"
-                    raise Wrong(
-                        f"The strongest place {lies}, you say otherwise. {advice or hint}".strip()
-                    )
-    right("the strongest place decides")
+def _fraction(energy: np.ndarray, mask: np.ndarray) -> Any:
+    """The fraction of the energy inside the mask."""
+    return energy[..., mask].sum() / energy.sum()
 
 
-PEAKS = {
-    "": (3, 3, 3, 1, 1, 1),
-    "Both signs matter: take the square": (-3, -3, -3, 1, 1, 1),
-    "Add the energy up over all channels": (3, 3, 3, 4.5, 0, 0),
-    "Square each channel, and add up after that": (5, 0, 0, 2.6, 2.6, 2.6),
+energy_fraction = Exercise(
+    task="``energy_fraction(map, mask)``: P of a C×H×W map on a boolean H×W mask.",
+    inputs=_maps_and_masks,
+    solution=lambda maps, mask: _fraction(maps**2, mask),
+    what="P",
+    mistakes={
+        "Energy is the square of the map, not its absolute value": lambda maps, mask: _fraction(
+            np.abs(maps), mask
+        ),
+        "Square first, then sum over the channels: +1 and −1 must not cancel": lambda maps, mask: (
+            _fraction(maps.sum(axis=0) ** 2, mask)
+        ),
+        "Divide by the total energy, not by the energy outside the mask": lambda maps, mask: (
+            (maps**2)[:, mask].sum() / (maps**2)[:, ~mask].sum()
+        ),
+        "This is the fraction outside the object": lambda maps, mask: _fraction(maps**2, ~mask),
+        "This is the energy itself: divide it by the total energy": lambda maps, mask: (maps**2)[
+            :, mask
+        ].sum(),
+        "This is the fraction of the image that the mask covers: where is the map?": (
+            lambda maps, mask: mask.mean()
+        ),
+    },
+    praise="P is the fraction of the squared map on the object",
+)
+
+
+# --- The pointing game ----------------------------------------------------------------------------
+
+Energy = Callable[[np.ndarray], np.ndarray]
+Position = tuple[int, int]
+
+WRONG_ENERGIES: dict[str, Energy] = {
+    "Both signs matter: take the square": lambda maps: maps.sum(axis=0),
+    "Sum the energy over all channels": lambda maps: maps[0] ** 2,
+    "Square each channel, and sum after that": lambda maps: maps.sum(axis=0) ** 2,
 }
-"""Three channels at the place with the largest energy, and at a rival that a mistake prefers."""
+"""By the advice that a common mistake gets, the H×W values that it maximises."""
+
+
+def strongest(maps: np.ndarray, energy: Energy = lambda maps: (maps**2).sum(axis=0)) -> Position:
+    """The position of the largest energy of a C×H×W map, as (row, column)."""
+    values = energy(maps)
+    row, column = np.unravel_index(values.argmax(), values.shape)
+    return int(row), int(column)
 
 
 def peaks(
-    rng: np.random.Generator, shape: tuple[int, int], place: tuple[int, int], rival: tuple[int, int]
-) -> Iterator[tuple[np.ndarray, str]]:
-    """Maps with the largest energy at `place`, each with the advice for who takes the rival."""
-    for advice, values in PEAKS.items():
+    rng: np.random.Generator, shape: tuple[int, int], position: Position, rival: Position
+) -> Iterator[np.ndarray]:
+    """3×H×W maps with the largest energy at `position`.
+
+    In the first map, each energy is largest there; in the others, each of `WRONG_ENERGIES` prefers
+    the rival once.
+    """
+    for here, there in [
+        ((3, 3, 3), (1, 1, 1)),
+        ((-3, -3, -3), (1, 1, 1)),
+        ((3, 3, 3), (4.5, 0, 0)),
+        ((5, 0, 0), (2.6, 2.6, 2.6)),
+    ]:
         maps = rng.uniform(0, 1, size=(3, *shape))
-        maps[:, *place], maps[:, *rival] = values[:3], values[3:]
-        yield maps, advice
+        maps[:, *position], maps[:, *rival] = here, there
+        yield maps
 
 
-def mean_of_defined(function: Callable[..., Any]) -> None:
-    """``mean_of_defined(P)``: the mean of the values that are not NaN, and how many are NaN."""
+def one_truth(result: Any, *_: Any) -> bool:
+    """The result of a function that returns True or False for a map."""
+    return truth(result, "for the one strongest position of the map")
+
+
+def _peaks_on_and_off_the_object() -> Iterator[tuple[np.ndarray, np.ndarray]]:
     rng = np.random.default_rng()
-    values = rng.uniform(0.2, 0.9, size=20)
+    for position in [(4, 2), (1, 5)]:
+        for maps in peaks(rng, (6, 8), position, (3, 6)):
+            for on_object in (True, False):
+                mask = np.full((6, 8), not on_object)
+                mask[position] = on_object
+                yield maps, mask
+
+
+def _where(maps: np.ndarray, mask: np.ndarray) -> str:
+    return (
+        f"the result for a strongest position {'on' if mask[strongest(maps)] else 'off'} the object"
+    )
+
+
+def _transposed(maps: np.ndarray, mask: np.ndarray) -> Any:
+    row, column = strongest(maps)
+    return mask[column % mask.shape[0], row % mask.shape[1]]
+
+
+pointing_hit = Exercise(
+    task="``pointing_hit(map, mask)``: whether the strongest position of a map is on the mask.",
+    inputs=_peaks_on_and_off_the_object,
+    solution=lambda maps, mask: mask[strongest(maps)],
+    what=_where,
+    mistakes={
+        **{
+            advice: lambda maps, mask, energy=energy: mask[strongest(maps, energy)]
+            for advice, energy in WRONG_ENERGIES.items()
+        },
+        "The mask holds object pixels, but is the strongest position one of them?": (
+            lambda maps, mask: mask.any()
+        ),
+        "Rows come first: the position is (y, x)": _transposed,
+    },
+    parse=one_truth,
+    praise="the strongest position decides",
+)
+
+
+# --- The mean of the defined values ---------------------------------------------------------------
+
+
+def _fractions() -> Iterator[tuple[np.ndarray]]:
+    values = np.random.default_rng().uniform(0.2, 0.9, size=20)
     values[[3, 8, 13]] = np.nan
-    result = call(function, values)
+    yield (values,)
+
+
+def _mean_and_count(result: Any) -> tuple[Any, Any]:
     try:
         mean, undefined = result
     except (TypeError, ValueError):
         raise Wrong("Return two numbers: the mean, and how many values are undefined") from None
-    filled = np.nan_to_num(values)
+    return mean, undefined
+
+
+_COUNT_MISTAKES: dict[str, Callable[[np.ndarray], Any]] = {
+    "This is how many are defined": lambda P: np.isfinite(P).sum(),
+    "This is how many there are in all": len,
+}
+
+
+def _counts(function: Callable[..., Any]) -> None:
+    """Check the second number, also where all values are defined."""
+    ((values,),) = _fractions()
     same(
-        mean,
-        np.nanmean(values),
-        what="The mean",
-        mistakes={
-            "An undefined P is not 0: a map without energy says nothing, so leave it out": (
-                filled.mean()
-            ),
-            "NaN spreads through every sum: leave those values out first": np.nan,
-        },
-    )
-    same(
-        undefined,
+        _mean_and_count(call(function, values))[1],
         3,
         what="The number of undefined values",
-        mistakes={"This is how many are defined": 17, "This is how many there are in all": 20},
+        mistakes={advice: mistaken(values) for advice, mistaken in _COUNT_MISTAKES.items()},
     )
     same(
-        call(function, values[:3])[1], 0, what="The number of undefined values, where there is none"
+        _mean_and_count(call(function, values[:3]))[1],
+        0,
+        what="The number of undefined values, where there is none",
     )
-    right("undefined values are left out, and counted")
+
+
+mean_of_defined = Exercise(
+    task="``mean_of_defined(P)``: the mean of the values that are not NaN, and how many are NaN.",
+    inputs=_fractions,
+    solution=lambda P: (np.nanmean(P), np.isnan(P).sum()),
+    what="The mean",
+    mistakes={
+        "An undefined P is not 0: a map without energy gives no evidence, so leave it out": (
+            lambda P: (np.nan_to_num(P).mean(), np.isnan(P).sum())
+        ),
+        "NaN spreads through every sum: leave those values out first": lambda P: (
+            (P.mean(), np.isnan(P).sum())
+        ),
+        **{
+            advice: lambda P, count=count: (np.nanmean(P), count(P))
+            for advice, count in _COUNT_MISTAKES.items()
+        },
+    },
+    parse=lambda result, P: _mean_and_count(result)[0],
+    praise="undefined values are left out, and counted",
+    extra=_counts,
+)

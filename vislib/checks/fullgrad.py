@@ -2,164 +2,292 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from vislib.checks import Wrong, call, describe, right, same
+from vislib.checks import Exercise, Wrong, call, describe, right, same
+from vislib.explain import fullgrad
 from vislib.maps import upsample
+
+# --- The parts of a score -------------------------------------------------------------------------
+
+
+def _network() -> tuple[Tensor, ...]:
+    """``W1, b1, w2, b2, x`` with units that are on and units that are off."""
+    z = torch.ones(1)
+    # A missing gate shows only where a unit is off.
+    while (z > 0).all() or (z < 0).all():
+        W1, b1, w2, x = torch.randn(5, 4), torch.randn(5), torch.randn(5), torch.randn(4)
+        b2 = torch.randn(()) + 2
+        z = W1 @ x + b1
+    return W1, b1, w2, b2, x
+
+
+def _gate(W1: Tensor, b1: Tensor, x: Tensor) -> Tensor:
+    """1 for each unit that is on, else 0."""
+    return (W1 @ x + b1 > 0).float()
+
+
+part_of_x = Exercise(
+    task="The input's part of ``w2 · ReLU(W1 x + b1) + b2``, one number for each input.",
+    inputs=lambda: [_network] * 3,
+    solution=lambda W1, b1, w2, b2, x: x * ((w2 * _gate(W1, b1, x)) @ W1),
+    what="the input's part",
+    mistakes={
+        "Only units that are on (z > 0) let the gradient through": (
+            lambda W1, b1, w2, b2, x: x * (w2 @ W1)
+        ),
+        "This is the gradient: multiply it by x": (
+            lambda W1, b1, w2, b2, x: (w2 * _gate(W1, b1, x)) @ W1
+        ),
+        "Keep one number for each input; do not sum over the inputs": (
+            lambda W1, b1, w2, b2, x: (w2 * _gate(W1, b1, x)) @ W1 @ x
+        ),
+        "The gate asks whether z is positive, not W1 x alone": (
+            lambda W1, b1, w2, b2, x: x * ((w2 * _gate(W1, torch.zeros_like(b1), x)) @ W1)
+        ),
+        "The gate is 0 or 1: it does not multiply by h": (
+            lambda W1, b1, w2, b2, x: x * ((w2 * (W1 @ x + b1).relu()) @ W1)
+        ),
+    },
+    praise="The input's part is x times the gradient.",
+    distinct=True,
+)
+
+part_of_b1 = Exercise(
+    task="The part of b1 of ``w2 · ReLU(W1 x + b1) + b2``, one number for each unit.",
+    inputs=lambda: [_network] * 3,
+    solution=lambda W1, b1, w2, b2, x: b1 * w2 * _gate(W1, b1, x),
+    what="the part of b1",
+    mistakes={
+        "A bias counts only where its unit is on (z > 0)": lambda W1, b1, w2, b2, x: b1 * w2,
+        "Between b1 and the score are the weights w2": (
+            lambda W1, b1, w2, b2, x: b1 * _gate(W1, b1, x)
+        ),
+        "This is the gradient: multiply it by b1": lambda W1, b1, w2, b2, x: w2 * _gate(W1, b1, x),
+        "Keep one number for each unit; do not sum over the units": (
+            lambda W1, b1, w2, b2, x: (b1 * w2 * _gate(W1, b1, x)).sum()
+        ),
+    },
+    praise="The part of b1 is b1 times the gradient.",
+    distinct=True,
+)
+
+part_of_b2 = Exercise(
+    task="The part of b2 of ``w2 · ReLU(W1 x + b1) + b2``, one number.",
+    inputs=lambda: [_network] * 3,
+    solution=lambda W1, b1, w2, b2, x: b2,
+    what="the part of b2",
+    mistakes={
+        "b2 is added to the score as it is: its gradient is 1": (
+            lambda W1, b1, w2, b2, x: torch.zeros(())
+        ),
+        "This is the gradient: multiply it by b2": lambda W1, b1, w2, b2, x: torch.ones(()),
+        "This is the part of both biases: leave out b1": (
+            lambda W1, b1, w2, b2, x: b2 + (b1 * w2) @ _gate(W1, b1, x)
+        ),
+        "This is the whole score: leave out the input and b1": (
+            lambda W1, b1, w2, b2, x: b2 + w2 @ (W1 @ x + b1).relu()
+        ),
+    },
+    praise="The part of b2 is b2.",
+    distinct=True,
+)
 
 
 def two_layers(function: Callable[..., Any]) -> None:
-    """``w2 · ReLU(W1 x + b1) + b2`` in parts: ``function(W1, b1, w2, b2, x)`` to three."""
+    """Check ``two_layers(W1, b1, w2, b2, x)``, which returns the three parts above."""
     for _ in range(3):
-        z = torch.ones(1)
-        while (z > 0).all() or (z < 0).all():  # a missing gate shows only where a unit is off
-            W1, b1, w2, x = torch.randn(5, 4), torch.randn(5), torch.randn(5), torch.randn(4)
-            b2 = torch.randn(()) + 2
-            z = W1 @ x + b1
-        gate = (z > 0).float()
-        slope = (w2 * gate) @ W1
-        found = call(function, W1, b1, w2, b2, x)
-        if not isinstance(found, tuple | list) or len(found) != 3:
+        inputs = _network()
+        parts = call(function, *inputs)
+        if not isinstance(parts, tuple | list) or len(parts) != 3:
             raise Wrong(
                 "Return three things: the input's part, the part of b1, the part of b2; "
-                f"this is {describe(found)}"
+                f"this is {describe(parts)}"
             )
-        same(
-            found[0],
-            x * slope,
-            what="the input's part",
-            mistakes={
-                "Only units that are on (z > 0) let the slope through": x * (w2 @ W1),
-                "This is the slope: multiply it by x": slope,
-                "Keep one number for each input; do not add them up": (x * slope).sum(),
-                "The gate asks whether z is positive, not W1 x alone": (
-                    x * ((w2 * (W1 @ x > 0)) @ W1)
-                ),
-                "The gate is 0 or 1: it does not multiply by h": x * ((w2 * z.relu()) @ W1),
-            },
-        )
-        same(
-            found[1],
-            b1 * w2 * gate,
-            what="the part of b1",
-            mistakes={
-                "A bias counts only where its unit is on (z > 0)": b1 * w2,
-                "Between b1 and the score stand the weights w2": b1 * gate,
-                "This is the slope: multiply it by b1": w2 * gate,
-                "Keep one number for each unit; do not add them up": (b1 * w2 * gate).sum(),
-            },
-        )
-        same(
-            found[2],
-            b2,
-            what="the part of b2",
-            mistakes={"b2 is added to the score as it is: its slope is 1": torch.zeros(())},
-        )
+        for part, exercise in zip(parts, (part_of_x, part_of_b1, part_of_b2), strict=True):
+            same(
+                part,
+                exercise.solution(*inputs),
+                what=str(exercise.what),
+                mistakes={advice: wrong(*inputs) for advice, wrong in exercise.mistakes.items()},
+            )
     right("Three parts, and together they are the score.")
 
 
-def batch_norm_bias(function: Callable[..., Any]) -> None:
-    """What a BatchNorm adds: ``function(gamma, beta, mean, variance, eps)``, C numbers each."""
+# --- The bias of a BatchNorm ----------------------------------------------------------------------
+
+
+def _batch_norms() -> Iterator[tuple[Any, ...]]:
     for channels in (4, 7):
         gamma, beta, mean = torch.rand(channels) + 0.5, torch.randn(channels), torch.randn(channels)
         variance, eps = torch.rand(channels) * 0.3 + 0.1, 0.1
-        sigma = (variance + eps).sqrt()
-        mistakes = {
-            "β alone is only what the layer calls its bias: the mean is subtracted, too": beta,
-            "The mean is subtracted: its part has a minus": beta + gamma * mean / sigma,
-            "eps is missing: it stands beside the variance": beta - gamma * mean / variance.sqrt(),
-            "eps belongs under the root": beta - gamma * mean / (variance.sqrt() + eps),
-            "Divide by σ, the root of the variance": beta - gamma * mean / (variance + eps),
-            "The mean is multiplied by γ, too": beta - mean / sigma,
-            "The mean is divided by σ, too": beta - gamma * mean,
-            "γ does not multiply β": gamma * (beta - mean / sigma),
-            "β is missing": -gamma * mean / sigma,
-        }
-        found = call(function, gamma, beta, mean, variance, eps)
-        same(found, beta - gamma * mean / sigma, what="the bias", mistakes=mistakes)
-    right("That is all a BatchNorm adds.")
+        yield gamma, beta, mean, variance, eps
 
 
-def psi(function: Callable[..., Any]) -> None:
-    """FullGrad's ψ, summed over the maps: ``function(part, size)``, N×K×h×w to N×1×H×W."""
+batch_norm_bias = Exercise(
+    task=(
+        "``batch_norm_bias(gamma, beta, mean, variance, eps)``: the constant that a BatchNorm "
+        "adds, C numbers each to C numbers."
+    ),
+    inputs=_batch_norms,
+    solution=lambda gamma, beta, mean, variance, eps: beta - gamma * mean / (variance + eps).sqrt(),
+    what="the bias",
+    mistakes={
+        "β alone is only what the layer calls its bias: the mean is subtracted, too": (
+            lambda gamma, beta, mean, variance, eps: beta
+        ),
+        "The mean is subtracted: its part has a minus": (
+            lambda gamma, beta, mean, variance, eps: beta + gamma * mean / (variance + eps).sqrt()
+        ),
+        "eps is missing: add it to the variance": (
+            lambda gamma, beta, mean, variance, eps: beta - gamma * mean / variance.sqrt()
+        ),
+        "eps belongs under the root": (
+            lambda gamma, beta, mean, variance, eps: beta - gamma * mean / (variance.sqrt() + eps)
+        ),
+        "Divide by σ, the root of the variance": (
+            lambda gamma, beta, mean, variance, eps: beta - gamma * mean / (variance + eps)
+        ),
+        "The mean is multiplied by γ, too": (
+            lambda gamma, beta, mean, variance, eps: beta - mean / (variance + eps).sqrt()
+        ),
+        "The mean is divided by σ, too": (
+            lambda gamma, beta, mean, variance, eps: beta - gamma * mean
+        ),
+        "γ does not multiply β": (
+            lambda gamma, beta, mean, variance, eps: gamma * (beta - mean / (variance + eps).sqrt())
+        ),
+        "β is missing": (
+            lambda gamma, beta, mean, variance, eps: -gamma * mean / (variance + eps).sqrt()
+        ),
+    },
+    praise="That is all a BatchNorm adds.",
+)
+
+
+# --- Parts as maps of the image's size ------------------------------------------------------------
+
+
+def _upsampled_sum(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    return upsample(maps, size).sum(dim=1, keepdim=True)
+
+
+def _psi(part: Tensor, size: Sequence[int], dims: tuple[int, ...] = (2, 3)) -> Tensor:
+    return fullgrad.psi(part, size, dims=dims).sum(dim=1, keepdim=True)
+
+
+def _parts_with_sizes() -> Iterator[tuple[Tensor, tuple[int, int]]]:
     for n, k, h, w in [(2, 5, 4, 6), (1, 3, 5, 4)]:
-        part, size = torch.randn(n, k, h, w) * torch.rand(n, k, 1, 1) * 4, (3 * h, 3 * w)
-        found = call(function, part, size)
-        mistakes = {
-            "Take the absolute values first": _psi(part, size, absolute=False),
-            "Subtract each map's minimum before you divide": _psi(part, size, shift=False),
-            "Divide by what is largest after the minimum is gone": _psi(part, size, late=False),
-            "Rescale each map by itself, not the layer": _psi(part, size, dims=(1, 2, 3)),
-            "Rescale each map of each image by itself, not all images together": (
-                _psi(part, size, dims=(0, 2, 3))
-            ),
-            "Rescale each map before you add them up": _psi(
-                part.abs().sum(1, keepdim=True), size, absolute=False
-            ),
-            "The maps are not rescaled to [0, 1]": (
-                upsample(part.abs(), size).sum(dim=1, keepdim=True)
-            ),
-            "Add the maps up, do not average them": _psi(part, size) / k,
-            "The maps are still apart: add up over k": _psi(part, size, add=False),
-            "Upsample bilinearly, as cam.upsample does": _psi(part, size, mode="nearest"),
-            "Keep the axis of the maps: the result is N×1×H×W": _psi(part, size)[:, 0],
-            "Rescale first, then upsample": _psi(upsample(part.abs(), size), size),
-            "Upsample the maps to `size`": _psi(part, (h, w)),
-        }
-        same(found, _psi(part, size), what="the picture", mistakes=mistakes)
+        yield torch.randn(n, k, h, w) * torch.rand(n, k, 1, 1) * 4, (2 * h, 3 * w)
+
+
+def _divided_by_the_old_maximum(part: Tensor, size: tuple[int, int]) -> Tensor:
+    part = part.abs()
+    low, high = part.amin((2, 3), keepdim=True), part.amax((2, 3), keepdim=True)
+    return _upsampled_sum((part - low) / high, size)
+
+
+def _constant_maps(function: Callable[..., Any]) -> None:
+    """A constant map has no range to divide by."""
     flat = call(function, torch.ones(1, 2, 2, 3), (4, 6))
-    same(flat, torch.zeros(1, 1, 4, 6), what="the picture of constant maps")
-    right("Absolute, rescaled, upsampled, added up.")
+    same(flat, torch.zeros(1, 1, 4, 6), what="the result of constant maps")
 
 
-def _psi(
-    part: Tensor,
-    size: tuple[int, int],
-    *,
-    absolute: bool = True,
-    shift: bool = True,
-    late: bool = True,
-    dims: tuple[int, ...] = (2, 3),
-    add: bool = True,
-    mode: str = "bilinear",
-) -> Tensor:
-    maps = part.abs() if absolute else part
-    top = maps.amax(dims, keepdim=True)
-    maps = maps - maps.amin(dims, keepdim=True) if shift else maps
-    maps = maps / (maps.amax(dims, keepdim=True) if late else top)
-    if mode == "nearest":
-        maps = torch.nn.functional.interpolate(maps, size, mode="nearest")
-    else:
-        maps = upsample(maps, size)
-    return maps.sum(dim=1, keepdim=True) if add else maps
+psi = Exercise(
+    task="``psi(part, size)``: FullGrad's ψ, summed over the maps, N×K×h×w to N×1×H×W.",
+    inputs=_parts_with_sizes,
+    solution=_psi,
+    what="the map",
+    mistakes={
+        "Take the absolute values first": (
+            lambda part, size: _psi(part - part.amin((2, 3), keepdim=True), size)
+        ),
+        "Subtract each map's minimum before you divide": (
+            lambda part, size: _upsampled_sum(
+                part.abs() / part.abs().amax((2, 3), keepdim=True), size
+            )
+        ),
+        "Divide by the maximum that is left after you have subtracted the minimum": (
+            _divided_by_the_old_maximum
+        ),
+        "Rescale each map by itself, not the layer": lambda part, size: _psi(part, size, (1, 2, 3)),
+        "Rescale each map of each image by itself, not all images together": (
+            lambda part, size: _psi(part, size, (0, 2, 3))
+        ),
+        "Rescale each map before you sum the maps": (
+            lambda part, size: _psi(part.abs().sum(dim=1, keepdim=True), size)
+        ),
+        "The maps are not rescaled to [0, 1]": lambda part, size: _upsampled_sum(part.abs(), size),
+        "Sum the maps; do not average them": lambda part, size: _psi(part, size) / part.shape[1],
+        "The maps are still separate: sum over k": fullgrad.psi,
+        "Upsample bilinearly, as maps.upsample does": (
+            lambda part, size: F.interpolate(_psi(part, part.shape[2:]), size, mode="nearest")
+        ),
+        "Keep the axis of the maps: the result is N×1×H×W": (
+            lambda part, size: _psi(part, size)[:, 0]
+        ),
+        "Rescale first, then upsample": lambda part, size: _psi(upsample(part.abs(), size), size),
+        "Upsample the maps to `size`": lambda part, size: _psi(part, part.shape[2:]),
+    },
+    praise="Absolute, rescaled, upsampled, added up.",
+    extra=_constant_maps,
+)
 
 
-def spread(function: Callable[..., Any]) -> None:
-    """A signed picture with the sum of its part: ``function(part, size)``, N×K×h×w to N×1×H×W."""
-    for n, k, h, w, down, across in [(2, 5, 4, 6, 4, 4), (1, 3, 5, 4, 2, 3)]:
-        part, size = torch.randn(n, k, h, w) + 0.3, (down * h, across * w)
-        large = upsample(part, size).sum(dim=1, keepdim=True)
-        expected = large / (down * across)
-        mistakes = {
-            "Each value is now spread over many pixels: divide by how many": large,
-            "A place grew in both directions: divide by H/h and by W/w": large / down,
-            "The two directions may grow by different factors": large / down**2,
-            "The two directions may grow by different factors, H/h and W/w": large / across**2,
-            "No absolute values: parts of both signs have to cancel": (
-                upsample(part.abs(), size).sum(dim=1, keepdim=True) / (down * across)
-            ),
-            "Divide by the pixels of one place, not of the whole picture": (
-                large / (size[0] * size[1])
-            ),
-            "Multiply by the ratio of the sizes the other way round": large * down * across,
-            "Add the maps up, do not average them": expected / k,
-            "The maps are still apart: add up over k": upsample(part, size) / down / across,
-            "Keep the axis of the maps: the result is N×1×H×W": expected[:, 0],
-        }
-        found = call(function, part, size)
-        same(found, expected, what="the picture", mistakes=mistakes)
-    right("The picture has the sum of its part.")
+def _factors(part: Tensor, size: tuple[int, int]) -> tuple[int, int]:
+    """H/h and W/w."""
+    return size[0] // part.shape[2], size[1] // part.shape[3]
+
+
+def _spread(part: Tensor, size: tuple[int, int]) -> Tensor:
+    down, across = _factors(part, size)
+    return _upsampled_sum(part, size) / (down * across)
+
+
+spread = Exercise(
+    task="``spread(part, size)``: a signed map with the sum of its part, N×K×h×w to N×1×H×W.",
+    inputs=lambda: (
+        (torch.randn(n, k, h, w) + 0.3, (down * h, across * w))
+        for n, k, h, w, down, across in [(2, 5, 4, 6, 4, 4), (1, 3, 5, 4, 2, 3)]
+    ),
+    solution=_spread,
+    what="the map",
+    mistakes={
+        "Each value is now spread over many pixels: divide by their number": _upsampled_sum,
+        "Each position grew in both directions: divide by H/h and by W/w": (
+            lambda part, size: _upsampled_sum(part, size) / _factors(part, size)[0]
+        ),
+        "The two directions may grow by different factors": (
+            lambda part, size: _upsampled_sum(part, size) / _factors(part, size)[0] ** 2
+        ),
+        "The two directions may grow by different factors, H/h and W/w": (
+            lambda part, size: _upsampled_sum(part, size) / _factors(part, size)[1] ** 2
+        ),
+        "Do not take absolute values: parts of both signs have to cancel": (
+            lambda part, size: _spread(part.abs(), size)
+        ),
+        "Divide by the number of pixels of one position, not of the whole map": (
+            lambda part, size: _upsampled_sum(part, size) / (size[0] * size[1])
+        ),
+        "The ratio of the sizes is the other way round": (
+            lambda part, size: (
+                _upsampled_sum(part, size) * _factors(part, size)[0] * _factors(part, size)[1]
+            )
+        ),
+        "Sum the maps; do not average them": lambda part, size: _spread(part, size) / part.shape[1],
+        "The maps are still separate: sum over k": (
+            lambda part, size: (
+                upsample(part, size) / _factors(part, size)[0] / _factors(part, size)[1]
+            )
+        ),
+        "Keep the axis of the maps: the result is N×1×H×W": (
+            lambda part, size: _spread(part, size)[:, 0]
+        ),
+    },
+    praise="The map has the sum of its part.",
+)

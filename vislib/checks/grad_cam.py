@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,128 +10,204 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vislib.checks import call, right, same
+from vislib.checks import Exercise
 from vislib.explain.cam import grad_cam_formula, layer_cam_formula
 from vislib.maps import upsample
-from vislib.measure import localisation
+from vislib.measure.localisation import mask_iou
+
+_SHAPES = [(2, 6, 4, 5), (3, 4, 6, 3)]
 
 
-def against(function: Callable[..., Any]) -> None:
-    """The counterfactual map: ``function(maps, slope)``, both N×K×h×w, to N×1×h×w, at least 0."""
-    for n, k, h, w in [(2, 6, 4, 5), (3, 4, 6, 3)]:
+def _sum(maps: Tensor) -> Tensor:
+    """The sum over the channels, N×K×h×w to N×1×h×w."""
+    return maps.sum(dim=1, keepdim=True)
+
+
+# --- The counterfactual map -----------------------------------------------------------------------
+
+
+def _alpha(gradients: Tensor) -> Tensor:
+    return gradients.mean(dim=(2, 3), keepdim=True)
+
+
+def _weighted_sum(maps: Tensor, gradients: Tensor) -> Tensor:
+    """Grad-CAM before its ReLU."""
+    return grad_cam_formula(maps, gradients, relu=False)
+
+
+def _maps_with_both_signs() -> Iterator[tuple[Tensor, Tensor]]:
+    """Maps and gradients whose weighted sum has both signs, for some mistakes show only there."""
+    for shape in _SHAPES:
         raw = torch.zeros(())
-        while not raw.min() < 0 < raw.max():  # a mistake shows only where there are both signs
-            maps, slope = torch.randn(n, k, h, w).relu(), torch.randn(n, k, h, w)
-            raw = grad_cam_formula(maps, slope, relu=False)
-        alpha = slope.mean(dim=(2, 3), keepdim=True)
-        expected = (-raw).relu()
-        mistakes = {
-            "This is Grad-CAM itself: turn the sign round before the ReLU": raw.relu(),
-            "The ReLU comes last: after it nothing negative is left to turn round": (-(raw.relu())),
-            "The ReLU is missing: places that speak for the class are still in it": -raw,
-            "No absolute value: it keeps the places that speak for the class, too": raw.abs(),
-            "The part below zero, but with the sign turned round": raw.clamp(max=0),
-            "The ReLU is for the sum over the maps, not for each map or its weight": (
-                (-alpha * maps).relu().sum(dim=1, keepdim=True)
-            ),
-            "Average the slopes over the places first: one α for each map": (
-                (-(slope * maps).sum(dim=1, keepdim=True)).relu()
-            ),
-            "α is the mean of the slopes over the places, not their sum": expected * h * w,
-            "Add the weighted maps up; do not average them": expected / k,
-            "The maps are still apart: add up over k": (-alpha * maps).relu(),
-            "Keep the axis of the maps: the result is N×1×h×w": expected[:, 0],
-        }
-        found = call(function, maps, slope)
-        same(found, expected, what="the counterfactual map", mistakes=mistakes)
-    right("These places speak against the class.")
+        while not raw.min() < 0 < raw.max():
+            maps, gradients = torch.randn(shape).relu(), torch.randn(shape)
+            raw = _weighted_sum(maps, gradients)
+        yield maps, gradients
 
 
-def seed_iou(function: Callable[..., Any]) -> None:
-    """IoU of a thresholded map with a mask: ``function(small, mask, threshold)`` to a number.
+against = Exercise(
+    task="``against(maps, gradients)``: the counterfactual map, N×K×h×w each, to N×1×h×w, ≥ 0.",
+    inputs=_maps_with_both_signs,
+    solution=lambda maps, gradients: (-_weighted_sum(maps, gradients)).relu(),
+    what="the counterfactual map",
+    mistakes={
+        "This is Grad-CAM itself: change the sign before the ReLU": grad_cam_formula,
+        "The ReLU comes last: if you change the sign after it, no value is above 0": (
+            lambda a, g: -grad_cam_formula(a, g)
+        ),
+        "The ReLU is missing: the map still holds positions that speak for the class": (
+            lambda a, g: -_weighted_sum(a, g)
+        ),
+        "Do not take absolute values: they keep the positions that speak for the class": (
+            lambda a, g: _weighted_sum(a, g).abs()
+        ),
+        "This is the negative part of Grad-CAM's sum: change its sign": (
+            lambda a, g: _weighted_sum(a, g).clamp(max=0)
+        ),
+        "The ReLU is for the sum over the maps, not for each map or its weight": (
+            lambda a, g: _sum((-_alpha(g) * a).relu())
+        ),
+        "Average the gradients over the positions first: one α for each map": (
+            lambda a, g: _sum(-g * a).relu()
+        ),
+        "α is the mean of the gradients over the positions, not their sum": (
+            lambda a, g: _sum(-g.sum(dim=(2, 3), keepdim=True) * a).relu()
+        ),
+        "Sum the weighted maps; do not average them": (
+            lambda a, g: (-_alpha(g) * a).mean(dim=1, keepdim=True).relu()
+        ),
+        "The weighted maps are still separate: sum over k": lambda a, g: (-_alpha(g) * a).relu(),
+        "Keep the axis of the maps: the result is N×1×h×w": (
+            lambda a, g: (-_alpha(g) * a).sum(dim=1).relu()
+        ),
+    },
+    praise="These positions speak against the class.",
+)
 
-    `small` is 1×1×h×w and at least 0, the mask a boolean H×W tensor.
-    """
-    tried = 0
-    while tried < 4:
+
+# --- The IoU of a seed ----------------------------------------------------------------------------
+
+
+def _seed(
+    small: Tensor,
+    mask: Tensor,
+    threshold: float,
+    *,
+    level: Callable[[Tensor], Any] = torch.max,
+    **how: Any,
+) -> Tensor:
+    """The pixels of the upsampled map above ``threshold`` times its level, boolean H×W."""
+    large = F.interpolate(small, tuple(mask.shape), **({"mode": "bilinear"} | how))[0, 0]
+    return large > threshold * level(large)
+
+
+def _cut_first(small: Tensor, mask: Tensor, threshold: float) -> Tensor:
+    cut = (small > threshold * small.max()).float()
+    return upsample(cut, mask.shape)[0, 0] > 0.5
+
+
+def _iou(seed: Tensor, mask: Tensor) -> float:
+    return mask_iou(seed.numpy(), mask.numpy())
+
+
+def _measured(
+    measure: Callable[[Tensor, Tensor], Tensor],
+) -> Callable[[Tensor, Tensor, float], float]:
+    """A function that finds the right seed and compares it with the mask by another measure."""
+    return lambda small, mask, threshold: float(measure(_seed(small, mask, threshold), mask))
+
+
+def _scene() -> tuple[Tensor, Tensor, float]:
+    small, mask = torch.zeros(()), torch.zeros(())
+    while not small.any() or not mask.any():
         small = upsample(torch.randn(1, 1, 3, 3), (6, 8)).relu() * 3
         mask = upsample(torch.randn(1, 1, 3, 4), (30, 48))[0, 0] > 0.2
         threshold = float(np.random.default_rng().uniform(0.2, 0.5))
-        if not small.any() or not mask.any():
-            continue
-        expected, mistakes = _seeds(small, mask, threshold)
-        values = [expected, *mistakes.values()]
-        if min(abs(a - b) for i, a in enumerate(values) for b in values[:i]) < 1e-4:
-            continue  # two mistakes would give nearly the same number: take another map
-        tried += 1
-        found = call(function, small, mask, threshold)
-        same(found, expected, what="the IoU", mistakes=mistakes)
-    right("Upsampled, cut, and compared with the mask.")
+    return small, mask, threshold
 
 
-def _seeds(small: Tensor, mask: Tensor, threshold: float) -> tuple[float, dict[str, float]]:
-    """The right IoU, and those that the usual mistakes give."""
-    size, truth = tuple(mask.shape), mask.numpy()
-
-    def cut(large: Tensor, at: Tensor | float) -> np.ndarray:
-        return (large[0, 0] > at).numpy()
-
-    large = upsample(small, size)
-    seed = cut(large, threshold * large.max())
-    both, either = float((seed & truth).sum()), float((seed | truth).sum())
-    nearest = F.interpolate(small, size, mode="nearest")
-    corners = F.interpolate(small, size, mode="bilinear", align_corners=True)
-    first = upsample((small > threshold * small.max()).float(), size)
-    wrong = {
-        "Upsample the map bilinearly, as cam.upsample does, and before you cut it": cut(
-            nearest, threshold * nearest.max()
+seed_iou = Exercise(
+    task=(
+        "``seed_iou(small, mask, threshold)``: the IoU of a thresholded map with a mask; `small` "
+        "is 1×1×h×w and at least 0, the mask a boolean H×W tensor."
+    ),
+    inputs=lambda: [_scene] * 4,
+    solution=lambda small, mask, threshold: _iou(_seed(small, mask, threshold), mask),
+    what="the IoU",
+    mistakes={
+        "Upsample the map bilinearly, as maps.upsample does, and before you cut it": (
+            lambda small, mask, threshold: _iou(_seed(small, mask, threshold, mode="nearest"), mask)
         ),
-        "align_corners must be False, as in cam.upsample": cut(corners, threshold * corners.max()),
-        "Upsample first, then cut": cut(first, 0.5),
-        "The threshold is a share of the maximum, not a value of the map": cut(large, threshold),
-        "The share is of the largest value, not of the mean": cut(large, threshold * large.mean()),
-        "The map is cut on the wrong side: the seed is what is above": ~seed,
-    }
-    mistakes = {name: localisation.mask_iou(other, truth) for name, other in wrong.items()}
-    mistakes |= {
-        "Divide by the union, not by the mask": both / float(truth.sum()),
-        "Divide by the union, not by the seed": both / max(float(seed.sum()), 1.0),
-        "The union counts the intersection once": both / float(seed.sum() + truth.sum()),
-        "This is Dice, twice the intersection over the sum of the areas": (
-            2 * both / float(seed.sum() + truth.sum())
+        "align_corners must be False, as in maps.upsample": (
+            lambda small, mask, threshold: _iou(
+                _seed(small, mask, threshold, align_corners=True), mask
+            )
         ),
-        "This is the share of pixels on which both agree: pixels outside both do not count": float(
-            (seed == truth).mean()
+        "Upsample first, then cut": (
+            lambda small, mask, threshold: _iou(_cut_first(small, mask, threshold), mask)
         ),
-    }
-    return both / either, mistakes
+        "The threshold is a fraction of the maximum, not a value of the map": (
+            lambda small, mask, threshold: _iou(
+                _seed(small, mask, threshold, level=lambda large: 1), mask
+            )
+        ),
+        "The fraction is of the largest value, not of the mean": (
+            lambda small, mask, threshold: _iou(
+                _seed(small, mask, threshold, level=torch.mean), mask
+            )
+        ),
+        "The map is cut on the wrong side: the seed is above the threshold": (
+            lambda small, mask, threshold: _iou(~_seed(small, mask, threshold), mask)
+        ),
+        "Divide by the union, not by the mask": _measured(
+            lambda seed, mask: (seed & mask).sum() / mask.sum()
+        ),
+        "Divide by the union, not by the seed": _measured(
+            lambda seed, mask: (seed & mask).sum() / seed.sum()
+        ),
+        "The union counts the intersection once": _measured(
+            lambda seed, mask: (seed & mask).sum() / (seed.sum() + mask.sum())
+        ),
+        "This is Dice, twice the intersection over the sum of the areas": _measured(
+            lambda seed, mask: 2 * (seed & mask).sum() / (seed.sum() + mask.sum())
+        ),
+        "This is the fraction of pixels on which both agree: pixels outside both do not count": (
+            _measured(lambda seed, mask: (seed == mask).float().mean())
+        ),
+    },
+    praise="Upsampled, cut, and compared with the mask.",
+    distinct=True,
+)
 
 
-def layer_cam(function: Callable[..., Any]) -> None:
-    """LayerCAM: ``function(maps, slope)``, both N×K×h×w, to N×1×h×w."""
-    for n, k, h, w in [(2, 6, 4, 5), (3, 4, 6, 3)]:
-        maps, slope = torch.randn(n, k, h, w), torch.randn(n, k, h, w)
-        expected = layer_cam_formula(maps, slope)
-        signed = (slope.relu() * maps).sum(dim=1, keepdim=True)
-        mistakes = {
-            "This is Grad-CAM: here every place keeps its own slope, there is no mean": (
-                grad_cam_formula(maps, slope)
-            ),
-            "The slopes go through a ReLU first": (slope * maps).sum(dim=1, keepdim=True).relu(),
-            "The ReLU is for the slopes: maps before a ReLU can be negative themselves": (
-                (slope * maps).relu().sum(dim=1, keepdim=True)
-            ),
-            "The ReLU is for the slopes, not for the maps": (
-                (slope * maps.relu()).sum(dim=1, keepdim=True).relu()
-            ),
-            "The last ReLU, after the sum, is missing": signed,
-            "Add the weighted maps up; do not average them": expected / k,
-            "The maps are still apart: add up over k": slope.relu() * maps,
-            "Keep the axis of the maps: the result is N×1×h×w": expected[:, 0],
-            "The slopes' ReLU, not their absolute value": (
-                (slope.abs() * maps).sum(dim=1, keepdim=True).relu()
-            ),
-        }
-        found = call(function, maps, slope)
-        same(found, expected, what="the map", mistakes=mistakes)
-    right("Every place has a weight of its own.")
+# --- LayerCAM -------------------------------------------------------------------------------------
+
+
+layer_cam = Exercise(
+    task="``layer_cam(maps, gradients)``: LayerCAM, N×K×h×w each, to N×1×h×w.",
+    inputs=lambda: ((torch.randn(shape), torch.randn(shape)) for shape in _SHAPES),
+    solution=layer_cam_formula,
+    what="the map",
+    mistakes={
+        "This is Grad-CAM: LayerCAM takes no mean, each position keeps its own gradient": (
+            grad_cam_formula
+        ),
+        "The gradients go through a ReLU first": lambda a, g: _sum(g * a).relu(),
+        "The ReLU is for the gradients: maps before a ReLU can be negative themselves": (
+            lambda a, g: _sum((g * a).relu())
+        ),
+        "The ReLU is for the gradients, not for the maps": lambda a, g: _sum(g * a.relu()).relu(),
+        "The last ReLU, after the sum, is missing": lambda a, g: _sum(g.relu() * a),
+        "Sum the weighted maps; do not average them": (
+            lambda a, g: (g.relu() * a).mean(dim=1, keepdim=True).relu()
+        ),
+        "The weighted maps are still separate: sum over k": lambda a, g: g.relu() * a,
+        "Keep the axis of the maps: the result is N×1×h×w": (
+            lambda a, g: (g.relu() * a).sum(dim=1).relu()
+        ),
+        "Take the ReLU of the gradients, not their absolute value": (
+            lambda a, g: _sum(g.abs() * a).relu()
+        ),
+    },
+    praise="Every position has its own weight.",
+)

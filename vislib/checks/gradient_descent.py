@@ -2,178 +2,267 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from vislib import scratch
-from vislib.checks import Wrong, call, numbers, right, same
+from vislib.checks import Exercise, Wrong, call, numbers, same
+
+# --- Gradient descent -----------------------------------------------------------------------------
+
+Gradient = Callable[[np.ndarray], np.ndarray]
 
 
-def descend(function: Callable[..., Any]) -> None:
-    """``function(loss_gradient, start, rate, steps)``: the whole path, (steps + 1) × n."""
+def _valleys() -> Iterator[tuple[Gradient, np.ndarray, float, int]]:
+    """The gradients of quadratic losses, with a start, a rate that converges, and a step count."""
     rng = np.random.default_rng()
     for n, steps in ((2, 5), (3, 8)):
         matrix = rng.normal(size=(n, n))
-        hessian, shift = matrix @ matrix.T + np.eye(n), rng.normal(size=n)
+        hessian, minimum = matrix @ matrix.T + np.eye(n), rng.normal(size=n)
         rate, start = float(0.5 / np.linalg.norm(hessian, 2)), rng.normal(size=n)
 
-        def gradient(v: Any, hessian: Any = hessian, shift: Any = shift) -> np.ndarray:
-            return hessian @ (np.asarray(v) - shift)
+        def gradient(
+            v: Any, hessian: np.ndarray = hessian, minimum: np.ndarray = minimum
+        ) -> np.ndarray:
+            return hessian @ (np.asarray(v) - minimum)
 
-        want = scratch.gradient_descent(gradient, start, rate, steps)
-        found = call(function, gradient, start, rate, steps)
-        try:
-            path = numbers(found)
-        except (TypeError, ValueError):
-            raise Wrong("the path should be a list of points of the same length") from None
-        if path.shape == want[-1].shape and np.allclose(path, want[-1]):
-            raise Wrong("you return the last point only: return the whole path, start first")
-        if path.shape == want[1:].shape and np.allclose(path, want[1:]):
-            raise Wrong("the start is missing: the path has steps + 1 points, start first")
-        if path.shape == want[:-1].shape and np.allclose(path, want[:-1]):
-            raise Wrong("one step is missing: the path has steps + 1 points, start first")
-        if path.shape == want.shape and np.allclose(path, path[-1]):
-            raise Wrong("all points of your path are the same array: v = v − … makes a new one")
-        same(
-            path,
-            want,
-            what="the path",
-            mistakes={
-                "It climbs: the step is minus the rate times the gradient.": (
-                    scratch.gradient_descent(gradient, start, -rate, steps)
-                ),
-                "The rate is missing.": scratch.gradient_descent(gradient, start, 1.0, steps),
-                "The gradient must be taken anew at each point, not only at the start.": (
-                    start - rate * np.arange(steps + 1)[:, None] * gradient(start)
-                ),
-                "Steps of a fixed length: do not divide the gradient by its norm.": (
-                    scratch.gradient_descent(
-                        lambda v: gradient(v) / np.linalg.norm(gradient(v)), start, rate, steps
-                    )
-                ),
-            },
-        )
-    right("goes downhill, and keeps the path")
+        yield gradient, start, rate, steps
 
 
-def largest_rate(function: Callable[..., Any]) -> None:
-    """``function(hessian)``: the rate below which descent in ``½ vᵀHv`` converges, 2/λ_max."""
+def _in_place(gradient: Gradient, v: np.ndarray, rate: float, steps: int) -> list[np.ndarray]:
+    """The path of a learner who writes ``v -= …``: all points are one array."""
+    v = v.copy()
+    path = [v]
+    for _ in range(steps):
+        v -= rate * gradient(v)
+        path.append(v)
+    return path
+
+
+_descent = scratch.gradient_descent
+
+descend = Exercise(
+    task="``descend(loss_gradient, start, rate, steps)``: the whole path, (steps + 1) × n.",
+    inputs=_valleys,
+    solution=_descent,
+    what="the path",
+    mistakes={
+        "You return the last point only: return the whole path, start first": (
+            lambda gradient, v, rate, steps: _descent(gradient, v, rate, steps)[-1]
+        ),
+        "The start is missing: the path has steps + 1 points, start first": (
+            lambda gradient, v, rate, steps: _descent(gradient, v, rate, steps)[1:]
+        ),
+        "One step is missing: the path has steps + 1 points, start first": (
+            lambda gradient, v, rate, steps: _descent(gradient, v, rate, steps)[:-1]
+        ),
+        "All points of your path are the same array: v = v − … makes a new one": _in_place,
+        "It climbs: the step is minus the rate times the gradient.": (
+            lambda gradient, v, rate, steps: _descent(gradient, v, -rate, steps)
+        ),
+        "The rate is missing.": lambda gradient, v, rate, steps: _descent(gradient, v, 1.0, steps),
+        "The gradient must be computed again at each point, not only at the start.": (
+            lambda gradient, v, rate, steps: _descent(lambda _: gradient(v), v, rate, steps)
+        ),
+        "Steps of a fixed length: do not divide the gradient by its norm.": (
+            lambda gradient, v, rate, steps: _descent(
+                lambda u: gradient(u) / np.linalg.norm(gradient(u)), v, rate, steps
+            )
+        ),
+    },
+    praise="goes downhill, and keeps the path",
+)
+
+
+# --- The largest rate -----------------------------------------------------------------------------
+
+
+def _hessians() -> Iterator[tuple[np.ndarray]]:
+    """Hessians of valleys that are not parallel to the axes."""
     rng = np.random.default_rng()
     for n in (3, 2, 4):
-        turn = np.linalg.qr(rng.normal(size=(n, n)))[0]
+        rotation = np.linalg.qr(rng.normal(size=(n, n)))[0]
         curvatures = np.sort(rng.uniform(0.5, 1, n)) * np.arange(1, n + 1) ** 2
-        hessian = turn @ np.diag(curvatures) @ turn.T
-        same(
-            call(function, hessian),
-            2 / curvatures[-1],
-            what="the largest rate",
-            mistakes={
-                "1/λ_max is the rate with one perfect step; divergence starts at twice that.": (
-                    1 / curvatures[-1]
-                ),
-                "The steepest direction decides: take the largest eigenvalue.": 2 / curvatures[0],
-                "The trace is the sum of all eigenvalues; the largest decides.": (
-                    2 / curvatures.sum()
-                ),
-                "The entries on the diagonal are no eigenvalues when the valley is turned.": (
-                    2 / np.diag(hessian).max()
-                ),
-                "That is the fastest rate, 2/(λ_min + λ_max); asked is where divergence starts.": (
-                    2 / (curvatures[0] + curvatures[-1])
-                ),
-            },
-        )
-    right("2 divided by the steepest curvature")
+        yield (rotation @ np.diag(curvatures) @ rotation.T,)
 
 
-def logit_gradient(function: Callable[..., Any]) -> None:
-    """``function(z, labels)``: ∂(mean cross-entropy of softmax)/∂z, N×K."""
+def _eigenvalues(hessian: np.ndarray) -> np.ndarray:
+    """The eigenvalues in ascending order."""
+    return np.linalg.eigvalsh(hessian)
+
+
+largest_rate = Exercise(
+    task="``largest_rate(hessian)``: the rate below which descent in ``½ vᵀHv`` converges.",
+    inputs=_hessians,
+    solution=lambda hessian: 2 / _eigenvalues(hessian)[-1],
+    what="the largest rate",
+    mistakes={
+        "1/λ_max is the rate with one perfect step; divergence starts at twice that.": (
+            lambda hessian: 1 / _eigenvalues(hessian)[-1]
+        ),
+        "The steepest direction decides: take the largest eigenvalue.": (
+            lambda hessian: 2 / _eigenvalues(hessian)[0]
+        ),
+        "The trace is the sum of all eigenvalues; the largest decides.": (
+            lambda hessian: 2 / np.trace(hessian)
+        ),
+        "The entries on the diagonal are not the eigenvalues if the valley is rotated.": (
+            lambda hessian: 2 / np.diag(hessian).max()
+        ),
+        "This is the fastest rate, 2/(λ_min + λ_max); the question is where divergence starts.": (
+            lambda hessian: 2 / (_eigenvalues(hessian)[0] + _eigenvalues(hessian)[-1])
+        ),
+    },
+    praise="2 divided by the steepest curvature",
+)
+
+
+# --- The gradient of softmax and cross-entropy ----------------------------------------------------
+
+
+def _logits_and_labels() -> Iterator[tuple[np.ndarray, np.ndarray]]:
     rng = np.random.default_rng()
     for n, classes in ((6, 6), (5, 3), (1, 4)):
         z, labels = rng.normal(0, 2, (n, classes)), rng.integers(0, classes, n)
-        labels[0] = z[0].argmin()  # one far from right, so that the gradient is not tiny
-        p, one_hot = scratch.softmax(z), np.eye(classes)[labels]
-        across = scratch.softmax(z.T).T
-        mistakes = {
-            "The softmax runs over the examples in yours: it runs over the classes, axis 1.": (
-                (across - one_hot) / n
-            ),
-            "These are the probabilities over N: take away 1 at the right class.": p / n,
-            "These are the probabilities: take away 1 at the right class, and divide by N.": p,
-            "Take away 1 from the probabilities, not from the logits: where is the softmax?": (
-                (z - one_hot) / n
-            ),
-            "It is −(p − y)/N, uphill turned to downhill: the gradient itself is p − y over N.": (
-                (one_hot - p) / n
-            ),
-        }
-        if n > 1:
-            mistakes["The loss is a mean over the N examples: divide by N."] = p - one_hot
-            mistakes["Divide by the number of examples, not of classes × examples."] = (
-                p - one_hot
-            ) / (n * classes)
-        found = call(function, z, labels)
-        same(found, (p - one_hot) / n, what="the gradient", mistakes=mistakes)
-    steep = np.array([[1000.0, 0.0, -1000.0]])
+        # One prediction is far from right, so that the gradient is not tiny.
+        labels[0] = z[0].argmin()
+        yield z, labels
+
+
+def _one_hot(z: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return np.eye(z.shape[1])[labels]
+
+
+def _error(z: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Probabilities minus one-hot labels."""
+    return scratch.softmax(z) - _one_hot(z, labels)
+
+
+def _large_logits(function: Callable[..., Any]) -> None:
+    """Logits whose exponential overflows have a finite gradient too."""
     with np.errstate(all="ignore"):
-        found = call(function, steep, np.array([1]))
-    if not np.isfinite(numbers(found)).all():
-        raise Wrong("with logits of 1000 yours overflows: take away the largest logit first")
-    same(found, [[1, -1, 0]], what="the gradient for logits of 1000, 0 and -1000")
-    right("softmax minus one-hot, averaged")
+        gradient = call(function, np.array([[1000.0, 0.0, -1000.0]]), np.array([1]))
+    if not np.isfinite(numbers(gradient)).all():
+        raise Wrong("with logits of 1000 yours overflows: subtract the largest logit first")
+    same(gradient, [[1, -1, 0]], what="the gradient for logits of 1000, 0 and -1000")
 
 
-def early_stopping(function: Callable[..., Any]) -> None:
-    """``function(losses, patience)``: the best step when one stops after `patience` bad steps."""
+logit_gradient = Exercise(
+    task="``logit_gradient(z, labels)``: ∂(mean cross-entropy)/∂z of N×K logits z.",
+    inputs=_logits_and_labels,
+    solution=lambda z, labels: _error(z, labels) / len(z),
+    what="the gradient",
+    mistakes={
+        "The softmax runs over the examples in yours: it runs over the classes, axis 1.": (
+            lambda z, labels: (scratch.softmax(z.T).T - _one_hot(z, labels)) / len(z)
+        ),
+        "These are the probabilities over N: subtract 1 at the right class.": (
+            lambda z, labels: scratch.softmax(z) / len(z)
+        ),
+        "These are the probabilities: subtract 1 at the right class, and divide by N.": (
+            lambda z, labels: scratch.softmax(z)
+        ),
+        "Subtract 1 from the probabilities, not from the logits: where is the softmax?": (
+            lambda z, labels: (z - _one_hot(z, labels)) / len(z)
+        ),
+        "This is −(p − y)/N, the downhill direction: the gradient itself is p − y over N.": (
+            lambda z, labels: -_error(z, labels) / len(z)
+        ),
+        "The loss is a mean over the N examples: divide by N.": _error,
+        "Divide by the number of examples, not of classes × examples.": (
+            lambda z, labels: _error(z, labels) / z.size
+        ),
+    },
+    praise="softmax minus one-hot, averaged",
+    extra=_large_logits,
+)
+
+
+# --- Early stopping -------------------------------------------------------------------------------
+
+
+def _losses() -> Iterator[tuple[np.ndarray, int]]:
+    """Validation losses with a short rise, the best step, and a rise that ends the training.
+
+    Later steps that are better still show who looks at them. The last two trials are a loss that
+    falls to the end, and a plateau.
+    """
     rng = np.random.default_rng()
     for patience in (3, 5, 8):
         ahead = int(rng.integers(6, 12))
         falling = np.linspace(1, 0.5, ahead) + rng.uniform(0, 0.001, ahead)
-        bump = falling[-1] + rng.uniform(0.01, 0.1, patience - 1)  # no reason to stop yet
+        short_rise = falling[-1] + rng.uniform(0.01, 0.1, patience - 1)
         better = falling[-1] - 0.1 + rng.uniform(-0.01, 0.01, 1)
         rise = better + rng.uniform(0.05, 0.3, patience)
-        parts = [falling, bump, better, bump - 0.1, better - 0.05, rise]
-        # what comes after the stop, one step too late and much too late
-        parts += [better - 0.1, rise, rise, better - 0.2, rise]
-        losses = np.concatenate(parts)
-        best = ahead + 2 * patience - 1
-        found = call(function, losses, patience)
-        if isinstance(found, tuple | list) or np.ndim(found):
-            raise Wrong("return one number: the step with the lowest validation loss so far")
-        same(
-            found,
-            best,
-            what=f"the best step with patience {patience}",
-            mistakes={
-                "You stop too early, as at the first rise: wait for `patience` steps in a row "
-                "without a new best.": ahead - 1,
-                "Only bad steps in a row count: a new best sets the count back to 0.": (
-                    ahead + patience - 1
-                ),
-                "You stop one step too late: after `patience` bad steps, not after one more.": (
-                    best + patience + 1
-                ),
-                "That is where you stop; return the best step before it.": best + patience,
-                "That is one step after the best; return the best step itself.": best + 1,
-                "You looked at all losses, also those after the stop: training had ended.": int(
-                    losses.argmin()
-                ),
-                "That is the lowest loss; return its step.": losses[best],
-                "That is the last step of all.": len(losses) - 1,
-            },
-        )
-    same(
-        call(function, np.array([3.0, 2.0, 1.0]), 2),
-        2,
-        what="the best step of a loss that still falls at the end",
-    )
-    flat = call(function, np.array([1.0, 0.5, 0.5, 0.5, 0.5, 0.1]), 3)
-    same(
-        flat,
-        1,
-        what="the best step on a plateau",
-        mistakes={"An equal loss is not a new best: compare with <.": 5},
-    )
-    right("stops in time, and remembers the best step")
+        until_the_stop = [falling, short_rise, better, short_rise - 0.1, better - 0.05, rise]
+        one_step_too_late = [better - 0.1, rise]
+        much_too_late = [rise, better - 0.2, rise]
+        yield np.concatenate([*until_the_stop, *one_step_too_late, *much_too_late]), patience
+    yield np.array([3.0, 2.0, 1.0]), 2
+    yield np.array([1.0, 0.5, 0.5, 0.5, 0.5, 0.1]), 3
+
+
+def _early_stopping(
+    losses: np.ndarray,
+    patience: int,
+    *,
+    is_better: Callable[[Any, Any], bool] = operator.lt,
+    in_a_row: bool = True,
+    late: int = 0,
+) -> tuple[int, int]:
+    """The best step, and the step at which the training stops."""
+    best = bad = step = 0
+    for step in range(1, len(losses)):
+        if is_better(losses[step], losses[best]):
+            best, bad = step, (0 if in_a_row else bad)
+        else:
+            bad += 1
+        if bad >= patience + late:
+            break
+    return best, step
+
+
+def _first_rise(losses: np.ndarray, patience: int) -> int:
+    rises = np.flatnonzero(np.diff(losses) > 0)
+    return int(rises[0]) if len(rises) else len(losses) - 1
+
+
+early_stopping = Exercise(
+    task="``early_stopping(losses, patience)``: the best step before training stops.",
+    inputs=_losses,
+    solution=lambda losses, patience: _early_stopping(losses, patience)[0],
+    what=lambda losses, patience: (
+        f"the best step with patience {patience}"
+        + f" for the losses {losses.tolist()}" * (len(losses) < 10)
+    ),
+    mistakes={
+        "An equal loss is not a new best: compare with <.": lambda losses, patience: (
+            _early_stopping(losses, patience, is_better=operator.le)[0]
+        ),
+        "You stop too early, as at the first rise: wait for `patience` steps in a row without a "
+        "new best.": _first_rise,
+        "Only bad steps in a row count: a new best sets the count back to 0.": (
+            lambda losses, patience: _early_stopping(losses, patience, in_a_row=False)[0]
+        ),
+        "You stop one step too late: after `patience` bad steps, not after one more.": (
+            lambda losses, patience: _early_stopping(losses, patience, late=1)[0]
+        ),
+        "This is the step at which you stop; return the best step before it.": (
+            lambda losses, patience: _early_stopping(losses, patience)[1]
+        ),
+        "This is one step after the best; return the best step itself.": (
+            lambda losses, patience: _early_stopping(losses, patience)[0] + 1
+        ),
+        "You looked at all losses, also those after the stop: training had ended.": (
+            lambda losses, patience: int(losses.argmin())
+        ),
+        "This is the lowest loss; return its step.": lambda losses, patience: losses[
+            _early_stopping(losses, patience)[0]
+        ],
+        "This is the last step of all.": lambda losses, patience: len(losses) - 1,
+    },
+    praise="stops in time, and remembers the best step",
+)

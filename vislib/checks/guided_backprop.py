@@ -3,152 +3,254 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.stats import rankdata
-from torch import Tensor, nn
+from torch import nn
 
-from vislib.checks import Wrong, call, describe, right, same
+from vislib.checks import Exercise, Wrong, describe
 
-RULES: dict[str, Callable[[Any, Any], np.ndarray]] = {
+# --- Which rule is it? ----------------------------------------------------------------------------
+
+Rule = Callable[[Any, Any], np.ndarray]
+
+RULES: dict[str, Rule] = {
     "gradient": lambda z, R: (np.asarray(z) > 0) * R,
     "deconvnet": lambda z, R: (np.asarray(R) > 0) * R,
     "guided": lambda z, R: (np.asarray(z) > 0) * (np.asarray(R) > 0) * R,
 }
-"""The three ways back through a ReLU: what came in forwards, ``z``, and from above, ``R``."""
+"""The three ways back through a ReLU with the input ``z``, for the signal ``R`` above it."""
 
 
-def identify(function: Callable[..., Any]) -> None:
-    """The name of an unknown rule, from what it does alone: ``function(rule)``."""
-    found = {name: call(function, rule) for name, rule in RULES.items()}
-    for answer in found.values():
-        if not isinstance(answer, str) or answer not in RULES:
-            raise Wrong(
-                f"identify should return 'gradient', 'deconvnet' or 'guided', "
-                f"yours returned {describe(answer)}"
-            )
-    if found["gradient"] == "deconvnet" and found["deconvnet"] == "gradient":
+def _named(**others: str) -> Callable[[Rule], str]:
+    """A function that names the rules, some of them wrongly: ``_named(guided="gradient")``."""
+
+    def identify(rule: Rule) -> str:
+        name = next(name for name, known in RULES.items() if known is rule)
+        return others.get(name, name)
+
+    return identify
+
+
+def _number_of_the_rule(result: Any, rule: Rule) -> int:
+    if not isinstance(result, str) or result not in RULES:
         raise Wrong(
-            "Gradient and deconvnet are swapped, as in the text with the misprint. The gradient "
-            "asks the forward pass (z > 0), the deconvnet the signal (R > 0)"
+            f"identify should return 'gradient', 'deconvnet' or 'guided', "
+            f"yours returned {describe(result)}"
         )
-    for name, answer in found.items():
-        if answer != name:
-            raise Wrong(
-                f"The {name} rule was taken for {answer}. Which of the two blocks where z > 0 and "
-                "R < 0, and which where z < 0 and R > 0?"
-            )
-    right("All three rules are recognised by what they do.")
+    return list(RULES).index(result)
 
 
-def spearman(function: Callable[..., Any]) -> None:
-    """Rank correlation of the absolute values of two maps: ``function(a, b)``."""
+identify = Exercise(
+    task="``identify(rule)``: the name of an unknown rule, from its results alone.",
+    inputs=lambda: [(rule,) for rule in RULES.values()],
+    solution=_named(),
+    what="the name",
+    mistakes={
+        "Are gradient and deconvnet swapped, as in the text with the misprint? The gradient tests "
+        "the forward pass (z > 0), the deconvnet the signal (R > 0)": _named(
+            gradient="deconvnet", deconvnet="gradient"
+        ),
+        "The gradient rule was taken for guided. Which of the two blocks where z > 0 and R < 0?": (
+            _named(gradient="guided")
+        ),
+        "The deconvnet rule was taken for guided. Which of the two blocks where z < 0 and R > 0?": (
+            _named(deconvnet="guided")
+        ),
+        "The guided rule was taken for gradient. Which of the two blocks where z > 0 and R < 0?": (
+            _named(guided="gradient")
+        ),
+        "The guided rule was taken for deconvnet. Which of the two blocks where z < 0 and R > 0?": (
+            _named(guided="deconvnet")
+        ),
+    },
+    parse=_number_of_the_rule,
+    praise="All three rules are recognised by what they do.",
+)
+
+
+# --- Rank correlation -----------------------------------------------------------------------------
+
+
+def _maps() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Maps with many equal values; attribution maps have many zeros."""
     rng = np.random.default_rng()
     for shape in [(40,), (3, 6, 5)]:
-        a = rng.integers(-6, 7, shape).astype(float)  # with many equal values, as maps have zeros
-        b = np.round(a + rng.normal(size=shape) * 3) ** 3
-        size_a, size_b = np.abs(a).ravel(), np.abs(b).ravel()
-
-        def correlation(u: np.ndarray, v: np.ndarray) -> float:
-            return float(np.corrcoef(u.ravel(), v.ravel())[0, 1])
-
-        order = [np.argsort(values, kind="stable") for values in (size_a, size_b)]
-        ordinal = [np.argsort(places, kind="stable") for places in order]
-        mistakes = {
-            "Take absolute values first: a place can matter with either sign": correlation(
-                rankdata(a), rankdata(b)
-            ),
-            "This is Pearson's correlation of the values: replace them by their ranks": correlation(
-                size_a, size_b
-            ),
-            "argsort gives the places of the sorted values, not the rank of each value": (
-                correlation(*order)
-            ),
-            "Equal values must share their mean rank: scipy.stats.rankdata does it": correlation(
-                *ordinal
-            ),
-        }
-        expected = correlation(rankdata(size_a), rankdata(size_b))
-        found = call(function, a, b)
-        same(found, expected, what="the rank correlation", mistakes=mistakes)
-    right("This is Spearman's rank correlation, with equal values treated alike.")
+        a = rng.integers(-6, 7, shape).astype(float)
+        yield a, np.round(a + rng.normal(size=shape) * 3) ** 3
 
 
-def randomise_top(function: Callable[..., Any]) -> None:
-    """A copy with the last k layers with weights drawn anew: ``function(model, k, draw)``."""
+def _order(values: np.ndarray) -> np.ndarray:
+    return np.argsort(values, kind="stable")
+
+
+def _spearman(
+    a: np.ndarray,
+    b: np.ndarray,
+    *,
+    size: Callable[[np.ndarray], np.ndarray] = np.abs,
+    rank: Callable[[np.ndarray], np.ndarray] = rankdata,
+) -> float:
+    return float(np.corrcoef(rank(size(a).ravel()), rank(size(b).ravel()))[0, 1])
+
+
+spearman = Exercise(
+    task="``spearman(a, b)``: the rank correlation of the absolute values of two maps.",
+    inputs=_maps,
+    solution=_spearman,
+    what="the rank correlation",
+    mistakes={
+        "Take absolute values first: a pixel can matter with either sign": partial(
+            _spearman, size=np.asarray
+        ),
+        "This is Pearson's correlation of the values: replace them by their ranks": partial(
+            _spearman, rank=np.asarray
+        ),
+        "argsort gives the positions of the sorted values, not the rank of each value": partial(
+            _spearman, rank=_order
+        ),
+        "Equal values must have their mean rank: use scipy.stats.rankdata": partial(
+            _spearman, rank=lambda values: _order(_order(values))
+        ),
+    },
+    praise="This is Spearman's rank correlation, with one rank for equal values.",
+)
+
+
+# --- Randomised layers ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """Draws weights between 10 and 11, which no other initialisation gives.
+
+    Attributes:
+        before: a copy of the network with its first weights.
+    """
+
+    before: nn.Module
+
+    def __call__(self, layer: nn.Module) -> None:
+        with torch.no_grad():
+            for values in layer.parameters():
+                values.copy_(torch.rand_like(values) + 10)
+
+
+def _networks() -> Iterator[tuple[nn.Module, int, _Draw]]:
+    """One network of six layers; for k = 4, the first trial, all mistakes differ."""
     torch.manual_seed(int(np.random.default_rng().integers(2**31)))
+    features = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU()]
+    hidden = [nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 7), nn.ReLU(), nn.Linear(7, 6), nn.ReLU()]
     model = nn.Sequential(
-        nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU()),
+        nn.Sequential(*features),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-        nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 5)),
+        nn.Sequential(*hidden, nn.Linear(6, 5)),
     )
-    before = copy.deepcopy(model)
-    total = 5
-    for k in (1, 4, 2):  # with 4, all hints differ
-        result = call(function, model, k, _draw)
-        if not isinstance(result, nn.Module):
-            raise Wrong(f"randomise_top should return a net, yours returns {describe(result)}")
-        if result is model or _new(before, model):
-            raise Wrong("The given net is changed: work on copy.deepcopy(model)")
-        if _shapes(result) != _shapes(before):
-            raise Wrong("The copy should have the layers of the given net: return the whole copy")
-        new = _new(before, result)
-        wanted = list(range(total - k, total))
-        hints: dict[str, list[int]] = {
-            "Nothing was drawn anew: call draw(layer) for each of the layers": [],
-            "All layers are new: draw only the last k": list(range(total)),
-            "The first k layers are new: the logits are at the other end": list(range(k)),
-            "Only one layer is new: all from the last down to the k-th must be": [total - k],
-            "ReLUs were counted too: only convolutions and dense layers have weights": [
-                i for i in wanted if _from_top(before)[i] <= k
-            ],
-            f"One layer too many for k = {k}": wanted[:1] and [total - k - 1, *wanted],
-            f"One layer is missing for k = {k}": wanted[1:],
-        }
-        for advice, layers in hints.items():
-            if new == layers != wanted:
-                raise Wrong(advice)
-        if new != wanted:
-            raise Wrong(
-                f"For k = {k} the layers {wanted} (of 0 to {total - 1}) should be new, "
-                f"yours are {new}"
-            )
-        if not all(values.min() >= 10 for i in new for values in _weighted(result)[i].parameters()):
-            raise Wrong("The new weights should come from draw(layer)")
-    right("The last k layers are new, and the given net is as it was.")
-
-
-def _draw(layer: nn.Module) -> None:
-    """Weights between 10 and 11, as no other way of drawing gives."""
-    with torch.no_grad():
-        for values in layer.parameters():
-            values.copy_(torch.rand_like(values) + 10)
+    draw = _Draw(copy.deepcopy(model))
+    for k in (4, 1, 2):
+        yield model, k, draw
 
 
 def _weighted(model: nn.Module) -> list[nn.Module]:
+    """The layers with weights, in the order of the forward pass."""
     return [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+
+
+def _leaves(model: nn.Module) -> list[nn.Module]:
+    """The layers with weights and all others, without their containers."""
+    return [m for m in model.modules() if not [*m.children()]]
+
+
+def _randomise(
+    model: nn.Module,
+    k: int,
+    draw: Callable[[nn.Module], None],
+    *,
+    pick: Callable[[list[nn.Module], int], list[nn.Module]] = lambda layers, k: layers[-k:],
+    among: Callable[[nn.Module], list[nn.Module]] = _weighted,
+) -> nn.Module:
+    model = copy.deepcopy(model)
+    for layer in pick(among(model), k):
+        draw(layer)
+    return model
+
+
+def _new_layers(result: Any, model: nn.Module, k: int, draw: _Draw) -> list[bool]:
+    """For each layer with weights: whether they are new, after a check of the whole copy."""
+    if not isinstance(result, nn.Module):
+        raise Wrong(f"randomise_top should return a network, yours returns {describe(result)}")
+    if result is model or any(_changed(draw.before, model)):
+        raise Wrong("The given network is changed: work on copy.deepcopy(model)")
+    if _shapes(result) != _shapes(model):
+        raise Wrong("The copy should have the layers of the given network: return the whole copy")
+    new = _changed(model, result)
+    drawn = [all(v.min() >= 10 for v in layer.parameters()) for layer in _weighted(result)]
+    if any(is_new and not is_drawn for is_new, is_drawn in zip(new, drawn, strict=True)):
+        raise Wrong("The new weights should come from draw(layer)")
+    return new
 
 
 def _shapes(model: nn.Module) -> list[torch.Size]:
     return [values.shape for values in model.parameters()]
 
 
-def _new(before: nn.Module, after: nn.Module) -> list[int]:
-    """Which of the layers with weights, counted from the picture, have other weights now."""
+def _changed(before: nn.Module, after: nn.Module) -> list[bool]:
+    """For each layer with weights: whether they differ."""
     pairs = zip(_weighted(before), _weighted(after), strict=True)
-    return [i for i, (a, b) in enumerate(pairs) if not _equal(a, b)]
+    return [not _same_weights(one, other) for one, other in pairs]
 
 
-def _equal(a: nn.Module, b: nn.Module) -> bool:
-    states: list[list[Tensor]] = [list(layer.state_dict().values()) for layer in (a, b)]
-    return all(torch.equal(one, other) for one, other in zip(*states, strict=True))
+def _same_weights(a: nn.Module, b: nn.Module) -> bool:
+    return all(map(torch.equal, a.state_dict().values(), b.state_dict().values()))
 
 
-def _from_top(model: nn.Module) -> list[int]:
-    """For each layer with weights: its place among all modules that are no containers, from top."""
-    leaves = [m for m in model.modules() if not [*m.children()]]
-    return [len(leaves) - leaves.index(layer) for layer in _weighted(model)]
+def _expected_and_new(result: nn.Module, model: nn.Module, k: int, draw: _Draw) -> str:
+    new = [i for i, is_new in enumerate(_new_layers(result, model, k, draw)) if is_new]
+    total = len(_weighted(model))
+    return (
+        f"For k = {k} the layers {list(range(total - k, total))} (of 0 to {total - 1}) should be "
+        f"new, yours are {new}"
+    )
+
+
+randomise_top = Exercise(
+    task=(
+        "``randomise_top(model, k, draw)``: a copy in which the last k layers with weights have "
+        "new ones; ``draw(layer)`` draws them in place."
+    ),
+    inputs=_networks,
+    solution=_randomise,
+    what="the list of new layers",
+    mistakes={
+        "No layer has new weights: call draw(layer) for each of the layers": partial(
+            _randomise, pick=lambda layers, k: []
+        ),
+        "All layers are new: draw only the last k": partial(
+            _randomise, pick=lambda layers, k: layers
+        ),
+        "The first k layers are new: the logits are at the other end": partial(
+            _randomise, pick=lambda layers, k: layers[:k]
+        ),
+        "Only one layer is new: all from the last to the k-th from the end must be": partial(
+            _randomise, pick=lambda layers, k: [layers[-k]]
+        ),
+        "ReLUs were counted too: only convolutions and dense layers have weights": partial(
+            _randomise, among=_leaves
+        ),
+        "One layer too many is new: draw k of them": partial(
+            _randomise, pick=lambda layers, k: layers[-k - 1 :]
+        ),
+        "One layer is missing: draw k of them": partial(
+            _randomise, pick=lambda layers, k: layers[len(layers) - k + 1 :]
+        ),
+    },
+    parse=_new_layers,
+    explain=_expected_and_new,
+    praise="The last k layers are new, and the given network is unchanged.",
+)

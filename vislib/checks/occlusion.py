@@ -1,20 +1,20 @@
-"""Checks for notebook 13."""
+"""Checks for the exercises of notebook 13, occlusion."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vislib.checks import call, right, same
-from vislib.explain.occlusion import slide, spread
+from vislib.checks import Exercise, right, same
+from vislib.explain.occlusion import slide
 
 
 def _net(seed: int, gain: float = 1) -> nn.Module:
-    """A small net of three classes; its answers depend on every pixel (much, with a gain)."""
+    """A small network of three classes; predictions depend on every pixel (more with a gain)."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         layers = [nn.Conv2d(3, 4, 5, stride=2), nn.Tanh(), nn.AdaptiveAvgPool2d(4), nn.Flatten()]
@@ -23,44 +23,7 @@ def _net(seed: int, gain: float = 1) -> nn.Module:
         return nn.Sequential(*layers, dense).eval()
 
 
-def drop(function: Callable[..., Any]) -> None:
-    """Probability lost under one square: ``function(model, x, target, row, column, size)``."""
-    rng = np.random.default_rng()
-    x, row, column, size = torch.rand(1, 3, 24, 20), 3, 9, 7
-    covered = _covered(x, row, column, size)
-    lost = torch.zeros(3)
-    while lost.max() < 0.02 or lost.min() > -0.02:
-        model = _net(int(rng.integers(1000)), gain=20)
-        with torch.no_grad():
-            lost = (model(x).softmax(dim=1) - model(covered).softmax(dim=1))[0]
-    for target in (int(lost.argmax()), int(lost.argmin())):  # one loses, one gains
-        other = (target + 1) % 3
-        one_channel = torch.cat([covered[:, :1], x[:, 1:]], dim=1)
-
-        def p(image: Tensor, model: nn.Module = model, c: int = target) -> float:
-            return float(model(image).softmax(dim=1)[0, c])
-
-        with torch.no_grad():
-            expected = p(x) - p(covered)
-            mistakes = {
-                "This is the covered image's probability: subtract it from the whole image's": p(
-                    covered
-                ),
-                "This is the loss of the logit: use the probabilities": (
-                    model(x)[0, target] - model(covered)[0, target]
-                ),
-                "The sign is the other way round: before minus after": p(covered) - p(x),
-                "Fill with grey, 0.5, not with black": p(x) - p(_covered(x, row, column, size, 0)),
-                "Rows come before columns: x[..., row, column]": (
-                    p(x) - p(_covered(x, column, row, size))
-                ),
-                "Cover all three channels": p(x) - p(one_channel),
-                "This is the loss of another class": p(x, c=other) - p(covered, c=other),
-            }
-        found = call(function, model, x, target, row, column, size)
-        what = "the loss of probability"
-        same(found, expected, what=what, mistakes=mistakes, tolerance=1e-4)
-    right("The square costs what it should.")
+# --- The probability lost under one square --------------------------------------------------------
 
 
 def _covered(x: Tensor, row: int, column: int, size: int, value: float = 0.5) -> Tensor:
@@ -69,44 +32,149 @@ def _covered(x: Tensor, row: int, column: int, size: int, value: float = 0.5) ->
     return covered
 
 
-def pixel_map(function: Callable[..., Any]) -> None:
-    """From one value per square to one per pixel: ``function(values, size, stride, shape)``."""
+def _p(model: nn.Module, x: Tensor, target: int) -> float:
+    return model(x).softmax(dim=1)[0, target].item()
+
+
+def _drop(model: nn.Module, x: Tensor, target: int, *square: Any) -> float:
+    return _p(model, x, target) - _p(model, _covered(x, *square), target)
+
+
+def _drop_of_the_logit(model: nn.Module, x: Tensor, target: int, *square: Any) -> Tensor:
+    return (model(x) - model(_covered(x, *square)))[0, target]
+
+
+def _drop_in_one_channel(model: nn.Module, x: Tensor, target: int, *square: Any) -> float:
+    covered = torch.cat([_covered(x[:, :1], *square), x[:, 1:]], dim=1)
+    return _p(model, x, target) - _p(model, covered, target)
+
+
+def _squares() -> Iterator[tuple[Any, ...]]:
+    """Two trials with one network: a class that loses probability, and a class that gains some."""
+    rng = np.random.default_rng()
+    x, square = torch.rand(1, 3, 24, 20), (3, 9, 7)
+    lost = torch.zeros(3)
+    while lost.max() < 0.02 or lost.min() > -0.02:
+        model = _net(int(rng.integers(1000)), gain=20)
+        lost = torch.tensor([_drop(model, x, target, *square) for target in range(3)])
+    for target in (int(lost.argmax()), int(lost.argmin())):
+        yield model, x, target, *square
+
+
+drop = Exercise(
+    task=(
+        "``drop(model, x, target, row, column, size)``: the probability of a class that is lost "
+        "under one grey square, x 1×3×H×W, to a number."
+    ),
+    inputs=_squares,
+    solution=_drop,
+    what="the loss of probability",
+    mistakes={
+        "This is the covered image's probability: subtract it from the whole image's": (
+            lambda model, x, target, *square: _p(model, _covered(x, *square), target)
+        ),
+        "This is the loss of the logit: use the probabilities": _drop_of_the_logit,
+        "The sign is the other way round: before minus after": lambda *inputs: -_drop(*inputs),
+        "Fill the square with grey, 0.5, not with black": (
+            lambda model, x, target, *square: _drop(model, x, target, *square, 0)
+        ),
+        "Rows come before columns: x[..., row, column]": (
+            lambda model, x, target, row, column, size: _drop(model, x, target, column, row, size)
+        ),
+        "Cover all three channels": _drop_in_one_channel,
+        "This is the loss of another class": (
+            lambda model, x, target, *square: _drop(model, x, (target + 1) % 3, *square)
+        ),
+    },
+    praise="The square costs what it should.",
+    tolerance=1e-4,
+)
+
+
+# --- From one value per square to one value per pixel ---------------------------------------------
+
+
+def _pixel_map(
+    values: Tensor,
+    size: int,
+    stride: int,
+    shape: tuple[int, int],
+    *,
+    side: int | None = None,
+    add: bool = True,
+    divide: bool = True,
+) -> Tensor:
+    """The mean of the squares over each pixel; the options are what a learner may do instead."""
+    total, count = torch.zeros(shape), torch.zeros(shape)
+    for i, row in enumerate(values):
+        for j, value in enumerate(row):
+            square = tuple(slice(at, at + (side or size)) for at in (i * stride, j * stride))
+            total[square] = total[square] + value if add else value
+            count[square] += 1
+    return total / count.clamp(min=1) if divide else total
+
+
+def _values_of_squares() -> Iterator[tuple[Any, ...]]:
     for size, stride, shape in [(6, 3, (18, 15)), (4, 4, (12, 16))]:
-        x = torch.rand(1, 3, *shape)
-        places = slide(_net(0), x, size=size, stride=stride)
-        values = torch.rand(len(places.rows), len(places.columns))
-        expected = spread(values[None, None], places, shape)[0, 0]
-        total, last, corner = (torch.zeros(shape) for _ in range(3))
-        for i, row in enumerate(places.rows):
-            for j, column in enumerate(places.columns):
-                square = (slice(row, row + size), slice(column, column + size))
-                total[square] += values[i, j]
-                last[square] = values[i, j]
-                corner[row : row + stride, column : column + stride] = values[i, j]
-        mistakes = {
-            "The values are added up: divide by how many squares cover the pixel": total,
-            "A later square overwrites an earlier one: add, and divide at the end": last,
-            "A square covers size × size pixels, not stride × stride": corner,
-            "Divide each pixel by its own number of squares": total / (size / stride) ** 2,
-        }
-        found = call(function, values, size, stride, shape)
-        same(found, expected, what="the map", mistakes=mistakes, tolerance=1e-4)
-    right("Each pixel has the mean of the squares that cover it.")
+        squares = slide(_net(0), torch.rand(1, 3, *shape), size=size, stride=stride)
+        values = torch.rand(len(squares.rows), len(squares.columns))
+        yield values, size, stride, shape
+
+
+pixel_map = Exercise(
+    task=(
+        "``pixel_map(values, size, stride, shape)``: from one value per square, r×c, to one value "
+        "per pixel, H×W."
+    ),
+    inputs=_values_of_squares,
+    solution=_pixel_map,
+    what="the map",
+    mistakes={
+        "The values are summed: divide by the number of squares that cover the pixel": (
+            lambda *inputs: _pixel_map(*inputs, divide=False)
+        ),
+        "A later square overwrites an earlier one: add, and divide at the end": (
+            lambda *inputs: _pixel_map(*inputs, add=False, divide=False)
+        ),
+        "A square covers size × size pixels, not stride × stride": (
+            lambda values, size, stride, shape: _pixel_map(values, size, stride, shape, side=stride)
+        ),
+        "Divide each pixel by its own number of squares": (
+            lambda values, size, stride, shape: (
+                _pixel_map(values, size, stride, shape, divide=False) / (size / stride) ** 2
+            )
+        ),
+    },
+    praise="Each pixel has the mean of the squares that cover it.",
+    tolerance=1e-4,
+)
+
+
+# --- Squares that change the prediction -----------------------------------------------------------
 
 
 def flips(value: Any, logits: Tensor, clean: Tensor) -> None:
-    """Share of squares after which another class is the most likely one."""
-    best = int(clean.argmax())
-    changed = logits.flatten(0, -2).argmax(dim=-1) != best
-    n = len(changed)
-    if not 0 < int(changed.sum()) < n:
-        raise ValueError("this scene does not tell right from wrong: take one where a square flips")
+    """Check the fraction of squares after which another class is the most likely class.
+
+    Args:
+        value: the learner's number.
+        logits: of the covered images, r×c×K.
+        clean: the logits of the whole image, K.
+    """
+    logits, best = logits.flatten(0, -2), int(clean.argmax())
+    changed = logits.argmax(dim=-1) != best
+    if not 0 < int(changed.sum()) < len(changed):
+        raise ValueError(
+            "logits must have squares that change the class and squares that do not, got "
+            f"{int(changed.sum())} of {len(changed)} that change it: use another image"
+        )
     mistakes = {
         "This is a number of squares: divide by how many there are": int(changed.sum()),
         "These are the squares that leave the class as it was": 1 - changed.float().mean(),
-        "argmax over the classes: the last axis": (logits.flatten(0, -2).argmax(dim=0) != best)
-        .float()
-        .mean(),
+        "Take argmax over the classes, the last axis": (
+            (logits.argmax(dim=0) != best).float().mean()
+        ),
     }
-    same(value, changed.float().mean(), what="the share", mistakes=mistakes, tolerance=1e-4)
-    right("That is how often one square changes the net's mind.")
+    expected = changed.float().mean()
+    same(value, expected, what="the fraction", mistakes=mistakes, tolerance=1e-4)
+    right("That is how often one square changes the network's prediction.")

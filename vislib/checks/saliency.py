@@ -1,177 +1,25 @@
-"""Checks for notebook 11."""
+"""Checks for the exercises of notebook 11, saliency, SmoothGrad and integrated gradients."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vislib.checks import Wrong, call, right, same
-from vislib.explain.averaging import draws, integrated_gradients, smoothgrad
+from vislib.checks import Exercise, Wrong, call
 from vislib.explain.gradients import gradient
 from vislib.maps import channel_maximum
 from vislib.nets import nth_best as reference_nth_best
 
-
-def saliency(function: Callable[..., Any]) -> None:
-    """Largest absolute value over the channels, N×3×H×W to N×1×H×W: ``function(g)``."""
-    for shape in [(1, 3, 5, 7), (2, 3, 4, 4)]:
-        g = torch.randn(shape)
-        mistakes = {
-            "This is the signed maximum: a strong negative slope matters too, take |g|": (
-                g.amax(dim=1, keepdim=True)
-            ),
-            "The absolute value comes first, then the maximum over the channels": (
-                g.amax(dim=1, keepdim=True).abs()
-            ),
-            "This is the mean over the channels: take the maximum": (
-                g.abs().mean(dim=1, keepdim=True)
-            ),
-            "This is the sum over the channels: take the maximum": (
-                g.abs().sum(dim=1, keepdim=True)
-            ),
-            "Red and blue cancel in this sum: take absolute values, then the maximum": (
-                g.sum(dim=1, keepdim=True).abs()
-            ),
-            "The channel axis is gone: keepdim=True leaves N×1×H×W": g.abs().amax(dim=1),
-            "max(dim=…) gives values and places: this is the number of the channel": (
-                g.abs().argmax(dim=1, keepdim=True)
-            ),
-            "The maximum goes over the channels, axis 1": g.abs().amax(dim=0, keepdim=True),
-        }
-        found = call(function, g)
-        if isinstance(found, tuple):
-            raise Wrong("max(dim=…) gives values and places: return the values, or use amax")
-        same(found, channel_maximum(g), what="the map", mistakes=mistakes)
-    right("One value for each pixel: its strongest channel, whatever the sign.")
-
-
-def nth_best(function: Callable[..., Any]) -> None:
-    """The class with the n-th largest logit of one image: ``function(model, x, n)``."""
-    for n in (1, 2, 4):
-        model = _net(n, classes=6)
-        x = torch.rand(1, 3, 8, 8)
-        logits = model(x).detach()
-        order = logits[0].argsort()
-        mistakes = {
-            "Count from 1: the first best is the winner": order[-n - 1],
-            "The largest logit comes first: sort in descending order": order[n - 1],
-            "This is the logit: return the number of its class": logits[0, order[-n]],
-        }
-        found = call(function, model, x, n)
-        expected = int(reference_nth_best(logits, n))
-        same(found, expected, what=f"the class for n = {n}", mistakes=mistakes)
-    right("The winner is 1, the runner-up 2, and so on.")
-
-
-def smooth(function: Callable[..., Any]) -> None:
-    """SmoothGrad in a loop: ``function(slope, x, level, n, seed)``, x 1×3×H×W."""
-    rng = np.random.default_rng()
-    for n in (3, 5):
-        model, seed, level = _net(n), int(rng.integers(1000)), 0.3
-        low, high = (0.2, 0.7) if n == 3 else (0.0, 1.0)
-        x = low + (high - low) * torch.rand(1, 3, 8, 8)
-
-        def slope(image: Tensor, model: nn.Module = model) -> Tensor:
-            return gradient(model, image, 1)
-
-        span = float(x.max() - x.min())
-        noise = torch.cat([one[None] for one in draws(x.shape[1:], n, seed)])
-        steps = noise * level * span
-        each = slope(x + steps)
-
-        def wider(sigma: float, x: Tensor = x, noise: Tensor = noise) -> Tensor:
-            return slope(x + sigma * noise).mean(dim=0, keepdim=True)
-
-        mistakes = {
-            "σ is relative to the range: level · (max - min) of the image": wider(level),
-            "The range is the maximum minus the minimum": wider(level * float(x.max())),
-            "σ is relative to the range, not to the standard deviation of the pixels": wider(
-                level * float(x.std())
-            ),
-            "This is the sum of the n gradients: divide by n": each.sum(dim=0, keepdim=True),
-            "Average the signed gradients: absolute values come after the mean": each.abs().mean(
-                dim=0, keepdim=True
-            ),
-            "All n copies have the same noise: make the generator once, before the loop": each[:1],
-            "This is the gradient of the mean copy: average the gradients, not the images": slope(
-                x + steps.mean(dim=0, keepdim=True)
-            ),
-            "This is the plain gradient: is the noise added?": slope(x),
-            "The noise is normal (torch.randn), not uniform (torch.rand)": _uniform(
-                slope, x, level * span, n, seed
-            ),
-            "Each copy starts from the image itself, not from the copy before": slope(
-                x + steps.cumsum(dim=0)
-            ).mean(dim=0, keepdim=True),
-        }
-        expected = smoothgrad(model, x, 1, level=level, n=n, seed=seed)
-        found, again = (call(function, slope, x, level, n, seed) for _ in range(2))
-        if isinstance(found, Tensor) and not torch.equal(found, again):
-            raise Wrong(
-                "The same seed gives two different maps: draw with generator=generator, "
-                "where generator = torch.Generator().manual_seed(seed)"
-            )
-        same(found, expected, what="the mean map", mistakes=mistakes, tolerance=1e-4)
-    right("The mean of n gradients, with σ relative to the image's range.")
-
-
-def _uniform(
-    slope: Callable[[Tensor], Tensor], x: Tensor, sigma: float, n: int, seed: int
-) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.cat([torch.rand(x.shape, generator=generator) for _ in range(n)])
-    return slope(x + sigma * noise).mean(dim=0, keepdim=True)
-
-
-def integral(function: Callable[..., Any]) -> None:
-    """Integrated gradients by the midpoint rule: ``function(slope, x, baseline, steps)``."""
-    for steps in (1, 4):
-        model = _net(steps)
-        x, baseline = torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8) * 0.5
-
-        def slope(image: Tensor, model: nn.Module = model) -> Tensor:
-            return gradient(model, image, 1)
-
-        apart = x - baseline
-
-        def mean(
-            alphas: Tensor, start: Tensor = baseline, apart: Tensor = apart, steps: int = steps
-        ) -> Tensor:
-            return slope(start + alphas.view(-1, 1, 1, 1) * apart).sum(0, keepdim=True) / steps
-
-        k = torch.arange(steps)
-        middles = mean((k + 0.5) / steps)
-        mistakes = {
-            "These are the left ends: take the middles, α = (k + ½) / steps": (
-                apart * mean(k / steps)
-            ),
-            "These are the right ends: take the middles, α = (k + ½) / steps": (
-                apart * mean((k + 1) / steps)
-            ),
-            "linspace(0, 1, steps) counts both ends: take the middles, α = (k + ½) / steps": (
-                apart * mean(torch.linspace(0, 1, steps))
-            ),
-            "This is the mean gradient: multiply it by x - x'": middles,
-            "Multiply by x - x', not by x": x * middles,
-            "The sign is the other way round: x - x'": -apart * middles,
-            "This is the sum over the steps: divide by their number": apart * middles * steps,
-            "These are points from black to x: begin at the baseline": (
-                apart * mean((k + 0.5) / steps, torch.zeros_like(x), x)
-            ),
-            "This takes one gradient, at x: average over the line": apart * slope(x),
-        }
-        expected = integrated_gradients(model, x, 1, baseline=baseline, steps=steps)
-        found = call(function, slope, x, baseline, steps)
-        same(found, expected, what="the map", mistakes=mistakes, tolerance=1e-4)
-    right("The middles of the parts, their mean gradient, times x - x'.")
+Gradient = Callable[[Tensor], Tensor]
 
 
 def _net(seed: int, classes: int = 3) -> nn.Module:
-    """A small smooth net; its gradients change from point to point."""
+    """A small smooth network; its gradients change from point to point."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         layers = [nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Conv2d(4, 4, 3), nn.Tanh(), nn.Flatten()]
@@ -180,3 +28,220 @@ def _net(seed: int, classes: int = 3) -> nn.Module:
             for weight in model.parameters():
                 weight.mul_(3)
         return model
+
+
+# --- A gradient as a map, and the n-th best class -------------------------------------------------
+
+saliency = Exercise(
+    task="``picture(g)``: the largest absolute value over the channels, N×3×H×W to N×1×H×W.",
+    inputs=lambda: ((torch.randn(shape),) for shape in [(1, 3, 5, 7), (2, 3, 4, 4)]),
+    solution=channel_maximum,
+    what="the map",
+    mistakes={
+        "This is the signed maximum: a strong negative gradient matters too, take |g|": (
+            lambda g: g.amax(dim=1, keepdim=True)
+        ),
+        "The absolute value comes first, then the maximum over the channels": (
+            lambda g: g.amax(dim=1, keepdim=True).abs()
+        ),
+        "This is the mean over the channels: take the maximum": (
+            lambda g: g.abs().mean(dim=1, keepdim=True)
+        ),
+        "This is the sum over the channels: take the maximum": (
+            lambda g: g.abs().sum(dim=1, keepdim=True)
+        ),
+        "Red and blue cancel in this sum: take absolute values, then the maximum": (
+            lambda g: g.sum(dim=1, keepdim=True).abs()
+        ),
+        "The channel axis is gone: keepdim=True leaves N×1×H×W": lambda g: g.abs().amax(dim=1),
+        "max(dim=…) gives values and indices: this is the index of the channel": (
+            lambda g: g.abs().argmax(dim=1, keepdim=True)
+        ),
+        "max(dim=…) gives values and indices: return the values, or use amax": (
+            lambda g: g.abs().max(dim=1, keepdim=True)
+        ),
+        "The maximum goes over the channels, axis 1": lambda g: g.abs().amax(dim=0, keepdim=True),
+    },
+    praise="One value for each pixel: its strongest channel, regardless of the sign.",
+)
+
+
+nth_best = Exercise(
+    task="``nth_best(model, x, n)``: the class with the n-th largest logit of one image, 1×3×H×W.",
+    inputs=lambda: ((_net(n, classes=6), torch.rand(1, 3, 8, 8), n) for n in (1, 2, 4)),
+    solution=lambda model, x, n: int(reference_nth_best(model(x), n)),
+    what=lambda model, x, n: f"the class for n = {n}",
+    mistakes={
+        "Count from 1: the best class has n = 1": (
+            lambda model, x, n: model(x)[0].argsort(descending=True)[n]
+        ),
+        "The largest logit comes first: sort in descending order": (
+            lambda model, x, n: model(x)[0].argsort()[n - 1]
+        ),
+        "This is the logit: return the index of its class": (
+            lambda model, x, n: model(x)[0].sort(descending=True).values[n - 1]
+        ),
+    },
+    praise="The winner is 1, the runner-up 2, and so on.",
+)
+
+
+# --- SmoothGrad -----------------------------------------------------------------------------------
+
+
+class _Seeded(Exercise):
+    """An exercise in which the same seed must give the same map."""
+
+    def __call__(self, function: Callable[..., Any]) -> None:
+        # This trial comes in addition to the others and must not use up their random numbers.
+        with torch.random.fork_rng(devices=[]):
+            inputs = next(iter(self.inputs()))
+            first, second = (call(function, *inputs) for _ in range(2))
+        if isinstance(first, Tensor) and not torch.equal(first, second):
+            raise Wrong(
+                "The same seed gives two different maps: draw with generator=generator, "
+                "where generator = torch.Generator().manual_seed(seed)"
+            )
+        super().__call__(function)
+
+
+def _gradient_of(model: nn.Module) -> Gradient:
+    return lambda image: gradient(model, image, 1)
+
+
+def _noisy(
+    x: Tensor,
+    level: float,
+    n: int,
+    seed: int,
+    *,
+    sigma: Callable[[Tensor, float], Any] = lambda x, level: level * (x.max() - x.min()),
+    draw: Callable[..., Tensor] = torch.randn,
+) -> Tensor:
+    """The n noisy copies of SmoothGrad, n×3×H×W."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = [draw(x.shape, generator=generator) for _ in range(n)]
+    return x + sigma(x, level) * torch.cat(noise)
+
+
+def _smooth(g: Gradient, x: Tensor, level: float, n: int, seed: int, **options: Any) -> Tensor:
+    return g(_noisy(x, level, n, seed, **options)).mean(dim=0, keepdim=True)
+
+
+def _images_to_smooth() -> Iterator[tuple[Gradient, Tensor, float, int, int]]:
+    rng = np.random.default_rng()
+    for n, low, high in [(3, 0.2, 0.7), (5, 0.0, 1.0)]:
+        seed, level = int(rng.integers(1000)), 0.3
+        yield _gradient_of(_net(n)), low + (high - low) * torch.rand(1, 3, 8, 8), level, n, seed
+
+
+smooth = _Seeded(
+    task=(
+        "``smooth(gradient, x, level, n, seed)``: SmoothGrad in a loop, `x` and the result "
+        "1×3×H×W; ``gradient(image)`` gives the gradient of an image."
+    ),
+    inputs=_images_to_smooth,
+    solution=_smooth,
+    what="the mean map",
+    mistakes={
+        "σ is relative to the range: level · (max - min) of the image": partial(
+            _smooth, sigma=lambda x, level: level
+        ),
+        "The range is the maximum minus the minimum": partial(
+            _smooth, sigma=lambda x, level: level * x.max()
+        ),
+        "σ is relative to the range, not to the standard deviation of the pixels": partial(
+            _smooth, sigma=lambda x, level: level * x.std()
+        ),
+        "This is the sum of the n gradients: divide by n": (
+            lambda g, x, *noise: g(_noisy(x, *noise)).sum(dim=0, keepdim=True)
+        ),
+        "Average the signed gradients: absolute values come after the mean": (
+            lambda g, x, *noise: g(_noisy(x, *noise)).abs().mean(dim=0, keepdim=True)
+        ),
+        "All n copies have the same noise: make the generator once, before the loop": (
+            lambda g, x, *noise: g(_noisy(x, *noise)[:1])
+        ),
+        "This is the gradient of the mean copy: average the gradients, not the images": (
+            lambda g, x, *noise: g(_noisy(x, *noise).mean(dim=0, keepdim=True))
+        ),
+        "This is the plain gradient: do you add the noise?": lambda g, x, *noise: g(x),
+        "The noise is normal (torch.randn), not uniform (torch.rand)": partial(
+            _smooth, draw=torch.rand
+        ),
+        "Each copy starts from the image itself, not from the copy before": (
+            lambda g, x, *noise: g(x + (_noisy(x, *noise) - x).cumsum(dim=0)).mean(
+                dim=0, keepdim=True
+            )
+        ),
+    },
+    praise="The mean of n gradients, with σ relative to the image's range.",
+    tolerance=1e-4,
+)
+
+
+# --- Integrated gradients -------------------------------------------------------------------------
+
+
+def _integral(
+    g: Gradient,
+    x: Tensor,
+    baseline: Tensor,
+    steps: int,
+    *,
+    alphas: Callable[[int], Tensor] = lambda steps: (torch.arange(steps) + 0.5) / steps,
+    factor: Callable[[Tensor, Tensor], Any] = lambda x, baseline: x - baseline,
+) -> Tensor:
+    line = baseline + alphas(steps).view(-1, 1, 1, 1) * (x - baseline)
+    return factor(x, baseline) * g(line).mean(dim=0, keepdim=True)
+
+
+integral = Exercise(
+    task=(
+        "``integral(gradient, x, baseline, steps)``: integrated gradients by the midpoint rule, "
+        "`x`, `baseline` and the result 1×3×H×W; ``gradient(image)`` as above."
+    ),
+    # The mistakes all differ for 4 steps. For 1 step, linspace(0, 1, steps) is the left end.
+    inputs=lambda: (
+        (
+            _gradient_of(_net(steps)),
+            torch.rand(1, 3, 8, 8),
+            torch.rand(1, 3, 8, 8) * 0.5,
+            steps,
+        )
+        for steps in (4, 1)
+    ),
+    solution=_integral,
+    what="the map",
+    mistakes={
+        "These are the left ends: take the midpoints, α = (k + ½) / steps": partial(
+            _integral, alphas=lambda steps: torch.arange(steps) / steps
+        ),
+        "These are the right ends: take the midpoints, α = (k + ½) / steps": partial(
+            _integral, alphas=lambda steps: (torch.arange(steps) + 1) / steps
+        ),
+        "linspace(0, 1, steps) holds both ends: take the midpoints, α = (k + ½) / steps": partial(
+            _integral, alphas=lambda steps: torch.linspace(0, 1, steps)
+        ),
+        "This is the mean gradient: multiply it by x - x'": partial(
+            _integral, factor=lambda x, baseline: 1
+        ),
+        "Multiply by x - x', not by x": partial(_integral, factor=lambda x, baseline: x),
+        "The sign is the other way round: multiply by x - x'": partial(
+            _integral, factor=lambda x, baseline: baseline - x
+        ),
+        "This is the sum over the steps: divide by their number": (
+            lambda g, x, baseline, steps: steps * _integral(g, x, baseline, steps)
+        ),
+        "These are points from black to x: begin at the baseline": (
+            lambda g, x, baseline, steps: _integral(
+                g, x, torch.zeros_like(x), steps, factor=lambda x, black: x - baseline
+            )
+        ),
+        "This takes one gradient, at x: average over the line": (
+            lambda g, x, baseline, steps: (x - baseline) * g(x)
+        ),
+    },
+    praise="The middles of the parts, their mean gradient, times x - x'.",
+    tolerance=1e-4,
+)

@@ -1,0 +1,77 @@
+"""Checks of notebook 12: right answers, and wrong ones written differently from the mistakes."""
+
+import pytest
+import torch
+
+from vislib.checks import Wrong
+from vislib.checks import fullgrad as check
+from vislib.maps import upsample
+
+
+def two_layers(W1, b1, w2, b2, x, *, gates=True, times=True, weights=True, sums=False):
+    gate = (W1 @ x + b1 > 0).float() if gates else torch.ones_like(b1)
+    gradient = (w2 * gate) @ W1
+    of_x = x * gradient if times else gradient
+    of_b1 = (b1 if times else 1) * (w2 if weights else 1) * gate
+    return (of_x.sum(), of_b1.sum(), b2) if sums else (of_x, of_b1, b2)
+
+
+def batch_norm_bias(gamma, beta, mean, variance, eps):
+    return beta - gamma * mean / (variance + eps).sqrt()
+
+
+def psi(part, size, *, absolute=True, dims=(2, 3), rescale=True):
+    part = part.abs() if absolute else part
+    if rescale:
+        part = part - part.amin(dims, keepdim=True)
+        part = part / part.amax(dims, keepdim=True).clamp(min=1e-30)
+    return upsample(part, size).sum(dim=1, keepdim=True)
+
+
+def spread(part, size):
+    large = upsample(part.sum(dim=1, keepdim=True), size)
+    return large * part[0, 0].numel() / large[0, 0].numel()
+
+
+RIGHT = [
+    ("two_layers", two_layers),
+    ("part_of_x", lambda *a: two_layers(*a)[0]),
+    ("part_of_b1", lambda *a: two_layers(*a)[1]),
+    ("part_of_b2", lambda *a: two_layers(*a)[2]),
+    ("batch_norm_bias", batch_norm_bias),
+    ("psi", psi),
+    ("spread", spread),
+]
+
+WRONG = [
+    ("two_layers", lambda *a: two_layers(*a, gates=False), r"\(z > 0\) let the gradient through"),
+    ("two_layers", lambda *a: two_layers(*a, times=False), "multiply it by x"),
+    ("two_layers", lambda *a: two_layers(*a, weights=False), "are the weights w2"),
+    ("two_layers", lambda *a: two_layers(*a, sums=True), "one number for each input"),
+    ("two_layers", lambda *a: two_layers(*a)[:2], "Return three things"),
+    ("two_layers", lambda *a: (*two_layers(*a)[:2], torch.zeros(())), "its gradient is 1"),
+    (
+        "two_layers",
+        lambda *a: (two_layers(*a)[0], two_layers(*a, gates=False)[1], a[3]),
+        "only where its unit is on",
+    ),
+    ("psi", lambda *a: psi(*a, absolute=False), "absolute values first"),
+    ("psi", lambda *a: psi(*a, dims=(1, 2, 3)), "not the layer"),
+    ("psi", lambda *a: psi(*a, rescale=False), "not rescaled"),
+    ("psi", lambda p, s: psi(p.sum(1, keepdim=True), s), "not right yet"),
+    ("psi", lambda p, s: psi(p, p.shape[2:]), "Upsample the maps"),
+    ("spread", lambda p, s: spread(p.abs(), s), "Do not take absolute values"),
+    ("spread", lambda p, s: spread(p, s) / p[0, 0].numel(), "number of pixels of one position"),
+]
+
+
+@pytest.mark.parametrize(("name", "answer"), RIGHT)
+def test_right_answers_pass(name, answer, capsys):
+    getattr(check, name)(answer)
+    assert capsys.readouterr().out.startswith("✓")
+
+
+@pytest.mark.parametrize(("name", "answer", "message"), WRONG)
+def test_wrong_answers_get_advice(name, answer, message):
+    with pytest.raises(Wrong, match=message):
+        getattr(check, name)(answer)
