@@ -168,7 +168,7 @@ def test_mask_iou_equals_pycocotools() -> None:
 
 
 def test_overlaps_refuse_what_is_no_box_or_of_another_size() -> None:
-    with pytest.raises(ValueError, match=r"\(4, 4, -1, 2\): its size is negative"):
+    with pytest.raises(ValueError, match=r"must be at least 0, got \(4, 4, -1, 2\)"):
         iou((0, 0, 2, 2), (4, 4, -1, 2))
     with pytest.raises(ValueError, match="one size"):
         mask_iou(np.ones((2, 3), bool), np.ones((3, 2), bool))

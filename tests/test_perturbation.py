@@ -248,5 +248,5 @@ def test_orders_that_are_equal_turned_round_or_none():
     assert found.loc["P", "same"] == pytest.approx(1)
     assert found.loc["P", "against"] == pytest.approx(-1)
     assert found["none"].isna().all()
-    with pytest.raises(ValueError, match="'pearson': use spearman or kendall"):
+    with pytest.raises(ValueError, match="'spearman' or 'kendall', got 'pearson'"):
         rank_correlation_table(table, "pearson")

@@ -570,9 +570,7 @@ def check_images(x: Tensor) -> Tensor:
         )
     if not x.isfinite().all():
         bad = (~x.isfinite()).flatten(1).any(1).nonzero()[0].item()
-        raise ValueError(
-            f"x must be finite, got NaN or infinite values in image {bad} of the batch"
-        )
+        raise ValueError(f"x must be finite, got NaN or infinite values in image {bad}")
     return x
 
 

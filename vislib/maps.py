@@ -1,4 +1,4 @@
-"""Functions of attribution maps and feature maps: resize, reduce, measure and compare them.
+"""Functions that resize, reduce, measure and compare attribution maps and feature maps.
 
     upsample           bilinear, from h×w to the size of the image
     channel_maximum    max_c |R_c|                      one value for each pixel, at least 0
@@ -6,7 +6,7 @@
     total_variation    mean |R_p - R_q| / mean |R_p|    roughness, over neighbouring pixels p, q
     rank_correlation   Spearman's ρ(R, R')              similarity of two maps
 
-No function here needs a model.
+None of them needs a model.
 
 References:
     Simonyan, Vedaldi & Zisserman 2014, "Deep Inside Convolutional Networks: Visualising Image
@@ -24,14 +24,14 @@ from torch import Tensor
 
 
 def upsample(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Bilinear interpolation of maps N×C×h×w to `size`, N×C×H×W.
+    """Bilinear interpolation of maps N×C×h×w to N×C×H×W.
 
     Pixels are areas (``align_corners=False``), so the corners of the map are the corners of the
     image.
 
     Args:
         maps: N×C×h×w.
-        size: (height, width) of the result.
+        size: (H, W), height and width of the result.
 
     >>> upsample(torch.tensor([[[[0.0, 4.0]]]]), (1, 4)).flatten().tolist()
     [0.0, 1.0, 3.0, 4.0]
@@ -42,7 +42,7 @@ def upsample(maps: Tensor, size: Sequence[int]) -> Tensor:
 def channel_maximum(maps: Tensor) -> Tensor:
     """Largest absolute value over the channels, ``max_c |R_c|``, N×C×H×W to N×1×H×W.
 
-    Of a gradient it is the saliency map of Simonyan et al. 2014.
+    For a gradient, this is the saliency map of Simonyan et al. 2014.
 
     >>> channel_maximum(torch.tensor([1.0, -3.0, 2.0]).view(1, 3, 1, 1)).item()
     3.0
@@ -53,7 +53,7 @@ def channel_maximum(maps: Tensor) -> Tensor:
 def positive_part(maps: Tensor) -> Tensor:
     """Largest positive value over the channels, ``max_c max(R_c, 0)``, N×C×H×W to N×1×H×W.
 
-    Of a gradient it shows where a brighter channel raises the score.
+    For a gradient, it shows the pixels where a brighter channel raises the score.
 
     >>> positive_part(torch.tensor([1.0, -3.0, 2.0]).view(1, 3, 1, 1)).item()
     2.0
@@ -66,10 +66,10 @@ def total_variation(maps: Tensor) -> Tensor:
 
         TV = mean |R_p - R_q| / mean |R_p|
 
-    p runs over all pixels and channels, (p, q) over all pairs of vertical or horizontal neighbours
-    in a channel. TV has no unit and does not depend on the scale of the map. It is 0 for a constant
-    map, √2 for independent values from a normal distribution of mean 0, and 2 for a checkerboard of
-    ±1.
+    The index p runs over all pixels and channels, and (p, q) over all pairs of vertical or
+    horizontal neighbours in a channel. TV has no unit and does not depend on the scale of the map.
+    It is 0 for a constant map, √2 for independent normal values of mean 0, and 2 for a checkerboard
+    of ±1.
 
     Args:
         maps: N×C×H×W.
@@ -87,19 +87,19 @@ def total_variation(maps: Tensor) -> Tensor:
 
 
 def rank_correlation(a: Tensor, b: Tensor, *, absolute: bool = True) -> Tensor:
-    """Spearman's rank correlation of two batches of maps, one value for each image.
+    """Spearman's rank correlation of two batches of maps, N values from −1 to 1.
 
     It is 1 if the values of both maps have the same order, −1 if they have the opposite order, and
     about 0 if their orders are unrelated. Equal values get their mean rank.
 
     Args:
         a, b: two batches of the same shape N×…, finite.
-        absolute: compare the absolute values: how important each position is, without the sign.
-            Adebayo et al. 2018 report both variants.
+        absolute: whether to compare the absolute values, which show how important each position is,
+            but not its sign. Adebayo et al. 2018 report both variants.
 
     Returns:
-        N values from −1 to 1, in float64 on the CPU; NaN if one of the maps is constant, because a
-        constant map has no order.
+        N values in float64 on the CPU; NaN if one of the maps is constant, because a constant map
+        has no order.
 
     Raises:
         ValueError: the shapes differ, or a value is NaN or infinite.
@@ -125,5 +125,5 @@ def rank_correlation(a: Tensor, b: Tensor, *, absolute: bool = True) -> Tensor:
         ranks = rankdata((values.abs() if absolute else values).numpy(), axis=1)
         centred.append(torch.from_numpy(ranks - ranks.mean(axis=1, keepdims=True)))
     covariance = (centred[0] * centred[1]).sum(dim=1)
-    # A constant map has centred ranks of 0, and 0 / 0 gives the NaN.
+    # A constant map has centred ranks of 0, and 0 / 0 gives NaN.
     return covariance / (centred[0].norm(dim=1) * centred[1].norm(dim=1))

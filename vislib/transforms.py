@@ -1,8 +1,7 @@
 """Transformed copies of images: baselines, and rotations with zoom.
 
-A **baseline** takes the place of the pixels that a method hides (occlusion, Shapley values,
-deletion curves), or is the point at which integrated gradients start. The result depends on its
-choice:
+A **baseline** replaces the pixels that a method hides (occlusion, Shapley values, deletion curves),
+or is the point at which integrated gradients start. The attribution map depends on the baseline:
 
     grey    0.5 everywhere
     mean    the mean colour of the image
@@ -10,8 +9,8 @@ choice:
     noise   uniform values in [0, 1]
 
 A **rotation with zoom** by the angle φ and the factor s turns an image anticlockwise and shows s
-times as much of it. With coordinates from the centre of the image, u to the right and v downwards,
-the new value of pixel (u, v) is the old value at
+times as much of it. Let u point to the right and v downwards, with the origin at the centre of the
+image. The new value of pixel (u, v) is the old value at
 
     s · (u cos φ - v sin φ,  u sin φ + v cos φ)
 """
@@ -24,17 +23,17 @@ from torch import Tensor
 
 
 def baseline_image(x: Tensor, kind: str, *, seed: int = 0) -> Tensor:
-    """Baseline for the images `x`, N×C×H×W, in [0, 1] if `x` is.
+    """Baseline for each image, N×C×H×W, in [0, 1] if the images are.
 
     Args:
-        x: N×C×H×W.
+        x: images, N×C×H×W.
         kind: ``"grey"``: 0.5. ``"mean"``: the mean colour of each image. ``"blur"``: each image
             after a Gaussian blur whose standard deviation is a tenth of the shorter side.
             ``"noise"``: independent uniform values in [0, 1].
-        seed: seed of the noise, which is the same in every call with the same seed and shape.
+        seed: seed of the noise. Calls with the same seed and shape give the same noise.
 
     Raises:
-        ValueError: `kind` is none of the four.
+        ValueError: `kind` is not one of the four.
 
     >>> x = torch.rand(2, 3, 8, 8)
     >>> baseline_image(x, "grey").unique().item()
@@ -57,20 +56,20 @@ def baseline_image(x: Tensor, kind: str, *, seed: int = 0) -> Tensor:
     if kind == "noise":
         generator = torch.Generator().manual_seed(seed)
         return torch.rand(x.shape, generator=generator).to(x)
-    raise ValueError(f"there is no baseline {kind!r}: kind must be grey, mean, blur or noise")
+    raise ValueError(f"kind must be 'grey', 'mean', 'blur' or 'noise', got {kind!r}")
 
 
 def rotate_and_zoom(images: Tensor, angle: Tensor, factor: Tensor | float) -> Tensor:
     """Rotate and zoom each image about its centre, N×C×H×W.
 
-    The interpolation is bilinear, and differentiable with respect to the images. Beyond the border
+    The interpolation is bilinear and differentiable with respect to the images. Beyond its border
     the image is mirrored.
 
     Args:
         images: N×C×H×W.
-        angle: rotation in radians, anticlockwise: one for all images or N of them.
-        factor: how many times as much of the image is visible, one number or N: above 1 the image
-            gets smaller, below 1 larger.
+        angle: rotation in radians, anticlockwise, one for all images or N of them.
+        factor: s, one for all images or N of them. Above 1 the objects become smaller, below 1
+            larger.
 
     >>> x = torch.rand(1, 3, 8, 8)
     >>> turned = rotate_and_zoom(x, torch.tensor(torch.pi / 2), 1.0)
@@ -81,8 +80,8 @@ def rotate_and_zoom(images: Tensor, angle: Tensor, factor: Tensor | float) -> Te
     cos, sin = factor * angle.cos(), factor * angle.sin()
     height, width = images.shape[-2:]
     zero = torch.zeros_like(cos)
-    # `affine_grid` counts from -1 to 1 in both directions, which makes the pixels of an image that
-    # is not square look rectangular. The ratios of the sides correct this.
+    # `affine_grid` has coordinates from -1 to 1 along both sides. If the sides differ, its unit is
+    # not the same number of pixels in both directions. The ratios of the sides correct this.
     rows = [cos, -sin * height / width, zero, sin * width / height, cos, zero]
     matrix = torch.stack(rows, dim=1).view(-1, 2, 3).to(images)
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -188,14 +189,13 @@ step_to_aim = Exercise(
 # --- The projection for L2 ------------------------------------------------------------------------
 
 
-def _inside_and_outside() -> Iterator[tuple[Tensor, Tensor, float]]:
+def _inside_and_outside(epsilon: float) -> tuple[Tensor, Tensor, float]:
     """Images inside the ball and images outside, some values at the ends of the range."""
-    for epsilon in (0.1, 0.3):
-        x = (1.4 * torch.rand(3, 3, 7, 6) - 0.2).clamp(0, 1)
-        length = epsilon * torch.tensor([0.1, 4.0, 0.8]).view(3, 1, 1, 1)
-        # The third power makes the values so uneven that some are larger than ε.
-        uneven = torch.randn(3, 3, 7, 6) ** 3
-        yield x, x + direction(uneven, "l2") * length, epsilon
+    x = (1.4 * torch.rand(3, 3, 7, 6) - 0.2).clamp(0, 1)
+    length = epsilon * torch.tensor([0.1, 4.0, 0.8]).view(3, 1, 1, 1)
+    # The third power makes the values so uneven that some are larger than ε.
+    uneven = torch.randn(3, 3, 7, 6) ** 3
+    return x, x + direction(uneven, "l2") * length, epsilon
 
 
 def _length(change: Tensor) -> Tensor:
@@ -209,7 +209,8 @@ def _shrunk(x: Tensor, y: Tensor, factor: Tensor) -> Tensor:
 
 project_l2 = Exercise(
     task="``project_l2(x, y, epsilon)``: y projected to the L2 ball around x, N×C×H×W each.",
-    inputs=_inside_and_outside,
+    inputs=lambda: (partial(_inside_and_outside, epsilon) for epsilon in (0.1, 0.3)),
+    distinct=True,
     solution=lambda x, y, epsilon: _shrunk(x, y, epsilon / _length(y - x)),
     what="the projected image",
     mistakes={

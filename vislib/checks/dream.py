@@ -37,7 +37,7 @@ def _step(
     return x.clamp(0, 1) if clip else x
 
 
-def _part_and_image() -> list[tuple[Any, ...]]:
+def _part_and_image() -> tuple[Any, ...]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(np.random.default_rng().integers(1000)))
         part = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh()).eval()
@@ -45,12 +45,13 @@ def _part_and_image() -> list[tuple[Any, ...]]:
     # Two pixels at the ends of the range, which some steps leave.
     x[0, 0, 0, 0], x[0, 1, 2, 2] = 0.0, 1.0
     part.requires_grad_(False)
-    return [(part, x, 0.05)]
+    return part, x, 0.05
 
 
 step = Exercise(
     task="``step(part, x, lr)``: the image after one step of a dream; ``part(x)`` gives the maps.",
-    inputs=_part_and_image,
+    inputs=lambda: [_part_and_image],
+    distinct=True,
     solution=_step,
     what="the next image",
     mistakes={

@@ -1,24 +1,24 @@
-"""An exact partial forward pass for occlusion: compute only what a covered square can change.
+"""Partial forward pass for occlusion: only the part that a covered square can change is computed.
 
 Occlusion runs a network on hundreds of copies of one image that differ in a small square. A square
-changes only a part of each feature map. Through a window of kernel ``K``, stride ``S`` and padding
-``P``, changed rows ``a … b`` of the input change the rows
+changes only a part of each feature map. Let a convolution or pooling have kernel size ``K``, stride
+``S`` and padding ``P``. If rows ``a … b`` of its input change, the rows
 
     ⌈(a + P − K + 1) / S⌉ … ⌊(b + P) / S⌋
 
-of the output, and the same holds for columns. Therefore the network runs once on the clean image,
-and its feature maps are kept. For each changed copy, a convolution or pooling then gets a crop
-only: the kept map around the changed part, with the changed part pasted in. This saves most of the
-computation in early layers, where the changed part is small.
+of its output change, and the same holds for columns. Therefore the network runs once on the clean
+image, and its feature maps are kept. For each changed copy, a convolution or pooling then gets only
+a crop: the kept feature map around the changed part, with the changed part pasted in. This saves
+most of the computation in early layers, where the changed part is small.
 
-`PartialForward` does this for any network, because PyTorch offers it each operation. An operation
-that is not known to be local (global pooling, a linear layer, a change of shape) gets full maps,
-and so do all operations after it. If the maps cannot be followed at all (a compiled model, a part
-of a map that is overwritten in place), the network gets full images.
+`PartialForward` does this for any network, because PyTorch passes it each operation. An operation
+that is not known to be local (global pooling, a linear layer, a change of shape) gets full feature
+maps, and so do all operations after it. If the feature maps cannot be followed at all (a compiled
+model, a part of a feature map that is overwritten in place), the network gets full images.
 
-The results are those of full forward passes, apart from rounding, because sums are computed in
-another order. The tests of occlusion compare both on ten architectures, on single layers of many
-kinds, and on networks with views, in-place operations and compiled parts.
+The results equal those of full forward passes up to rounding, because sums are computed in another
+order. The tests of occlusion compare both on ten architectures, on single layers of many kinds, and
+on networks with views, in-place operations and compiled parts.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ Pair = tuple[int, int]
 
 _POINTWISE = FAMILIES["activation"] | {"clone", "detach", "contiguous"}
 _ARITHMETIC = frozenset(["add", "sub", "mul", "div", "truediv"])
-# x.shape is called as Tensor.shape.__get__.
+# PyTorch passes x.shape to a mode as Tensor.shape.__get__.
 _SHAPE_QUERIES = frozenset(["dim", "size", "numel", "__get__"])
-# Channels of image size that a network with full images is assumed to need, as the first layers of
-# VGG do.
+# Assumed number of channels of the largest feature maps if the network gets full images. The first
+# layers of VGG have 64 channels at the size of the image.
 _CHANNELS = 64
 
 
 @dataclass
 class Placement:
-    """The positions of a batch of crops in the full maps, and these maps for the clean image.
+    """Positions of a batch of crops in the full feature maps, with those of the clean image.
 
     Attributes:
-        clean: the maps of the clean image, 1×C×H×W.
-        rows: the first row of each crop.
-        columns: the first column of each crop.
+        clean: feature maps of the clean image, 1×C×H×W.
+        rows: first row of each crop.
+        columns: first column of each crop.
     """
 
     clean: Tensor
@@ -62,7 +62,7 @@ class Placement:
     def paste(
         self, crops: Tensor, into: Tensor, rows: Sequence[int], columns: Sequence[int]
     ) -> Tensor:
-        """Paste the crops into B×C×h×w maps that themselves begin at these rows and columns."""
+        """Paste the crops into larger crops B×C×h×w, which begin at `rows` and `columns`."""
         height, width = crops.shape[-2:]
         for b, crop in enumerate(crops):
             top, left = self.rows[b] - rows[b], self.columns[b] - columns[b]
@@ -70,13 +70,17 @@ class Placement:
         return into
 
     def full(self, crops: Tensor) -> Tensor:
-        """The full maps, B×C×H×W: the clean ones with the crops pasted in."""
+        """Full feature maps, B×C×H×W: those of the clean image with the crops pasted in."""
         zeros = [0] * len(crops)
         return self.paste(crops, self.clean.repeat(len(crops), 1, 1, 1), zeros, zeros)
 
 
 class PartialForward(TorchFunctionMode):
-    """Within the ``with`` block, first `keep` the maps of the clean image, then run crops.
+    """Context manager that runs a network on crops, after `keep` has run it on the clean image.
+
+    Attributes:
+        largest: number of values of the largest feature map of one crop so far, which determines
+            the memory that a crop needs.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(7200, 5))
     >>> image, black = torch.rand(1, 3, 32, 32), torch.zeros(2, 3, 4, 4)
@@ -86,18 +90,15 @@ class PartialForward(TorchFunctionMode):
     >>> image[..., 9:13, 9:13] = 0
     >>> torch.allclose(logits[1], model(image)[0], atol=1e-5)
     True
-
-    Attributes:
-        largest: how many numbers the largest map has that one crop led to, which bounds the memory.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.largest = 1
-        # The clean image's map after each local operation, and the same maps with padding.
+        # The feature maps of the clean image after each local operation, and the same with padding.
         self._kept: list[Tensor] = []
         self._padded: dict[int, Tensor] = {}
-        # Whether the clean image runs, and whether the network gets full images.
+        # Whether the clean image is running, and whether the network gets full images.
         self._keeping = False
         self._whole = False
         self._forget()
@@ -107,18 +108,18 @@ class PartialForward(TorchFunctionMode):
         self._placements: dict[int, Placement] = {}
         # Tensors that depend on the image, but not locally.
         self._global: set[int] = set()
-        # Tensors are known by their ids. An id is valid only as long as its tensor is alive.
+        # Tensors are identified by their ids. An id is valid only as long as its tensor exists.
         self._alive: list[Tensor] = []
 
     def keep(self, model: nn.Module, image: Tensor) -> Tensor:
-        """Run the model on the clean image, 1×C×H×W, keep its maps, and return its output."""
+        """Run the model on the clean image, 1×C×H×W, keep its feature maps, return its output."""
         self._image, self._kept, self._padded = image, [], {}
         self._keeping, self._whole = True, False
         try:
             output = model(self.start(image.clone(), [0], [0]))
         finally:
             self._keeping = False
-        # If the output is unknown, operations between image and output were not offered.
+        # If the output is unknown, PyTorch did not pass some operation to this mode.
         if id(output) not in self._placements and id(output) not in self._global:
             self._whole = True
         if self._whole:
@@ -126,23 +127,27 @@ class PartialForward(TorchFunctionMode):
         return output
 
     def start(self, crops: Tensor, rows: Sequence[int], columns: Sequence[int]) -> Tensor:
-        """The next input of the model: the changed part of each copy, B×C×h×w.
+        """Next input of the model for a batch of changed copies of the image.
 
         Args:
-            crops: the changed parts. Each must be inside the image.
-            rows: the first row of each crop in the image.
-            columns: the first column of each crop.
+            crops: changed part of each copy, B×C×h×w, inside the image.
+            rows: first row of each crop in the image.
+            columns: first column of each crop in the image.
+
+        Returns:
+            The crops, or full images B×C×H×W if the model cannot run on crops.
         """
         self._forget()
         placement = Placement(self._image, list(rows), list(columns))
         return placement.full(crops) if self._whole else self._follow(crops, placement)
 
     def full(self, output: Tensor) -> Tensor:
-        """The full maps, B×C×H×W, of a layer's output. To be called after the ``with`` block."""
+        """Full feature maps, B×C×H×W, of a layer's output. Call it after the ``with`` block."""
         placement = self._placements.get(id(output))
         return output if placement is None else placement.full(output)
 
     def _follow(self, tensor: Tensor, placement: Placement) -> Tensor:
+        """Return the tensor after storing that it is crops with this placement."""
         self._placements[id(tensor)] = placement
         self._alive.append(tensor)
         return tensor
@@ -158,11 +163,11 @@ class PartialForward(TorchFunctionMode):
             return func(*args, **kwargs)
         name, in_place = _name_and_in_place(func, kwargs)
         placements = [self._placements[id(t)] for t in followed]
-        # A question about the shape of the full maps is answered without making them.
+        # A query of the shape gets that of the full feature maps, without making them.
         if name in _SHAPE_QUERIES and followed:
             shape = (len(followed[0]), *placements[0].clean.shape[1:])
             result = func(followed[0].new_empty(1).expand(shape), *args[1:], **kwargs)
-            # x.data is a __get__ as well, but its result is a tensor.
+            # x.data is also a __get__, but its result is a tensor.
             if not isinstance(result, Tensor):
                 return result
         window = _window(name, args, kwargs) if name in _ARGUMENTS and not has_global else None
@@ -175,7 +180,7 @@ class PartialForward(TorchFunctionMode):
         if window is None and not local:
             return self._on_full_maps(func, args, kwargs, followed)
         if self._keeping:
-            # An in-place operation must not change the map that was kept before.
+            # An in-place operation must not change the feature map that was kept before.
             if in_place:
                 self._kept = [k.clone() if k is followed[0] else k for k in self._kept]
             output = func(*args, **kwargs)
@@ -188,7 +193,7 @@ class PartialForward(TorchFunctionMode):
             joined, rows, columns = _join(followed, placements)
             replacements = {id(t): crops for t, crops in zip(followed, joined, strict=True)}
             output = func(*_replace(args, replacements), **_replace(kwargs, replacements))
-            # Everything that holds the tensor must see an in-place change.
+            # All other references to the tensor must see an in-place change.
             if in_place and output is not followed[0]:
                 followed[0].data = output
                 output = followed[0]
@@ -213,7 +218,7 @@ class PartialForward(TorchFunctionMode):
     def _on_full_maps(
         self, func: Callable[..., Any], args: tuple, kwargs: dict, followed: list[Tensor]
     ) -> Any:
-        """The result of an operation that is not local."""
+        """Result of an operation that is not local, computed from full feature maps."""
         if not self._keeping:
             full = {id(t): self.full(t) for t in followed}
             args, kwargs = _replace(args, full), _replace(kwargs, full)
@@ -227,7 +232,7 @@ class PartialForward(TorchFunctionMode):
     def _through_window(
         self, window: Window, crops: Tensor, placement: Placement, clean: Tensor
     ) -> tuple[Tensor, Placement]:
-        """A convolution or pooling of the part that the crops can reach, and its placement."""
+        """Output of a convolution or pooling where the crops can change it, and its placement."""
         begins, sizes = [], []
         for axis, starts in enumerate((placement.rows, placement.columns)):
             begin, size = window.reach(axis, starts, crops.shape[2 + axis], clean.shape[2 + axis])
@@ -245,7 +250,7 @@ class PartialForward(TorchFunctionMode):
         for b, crop in enumerate(crops):
             y = placement.rows[b] + pad_top - tops[b]
             x = placement.columns[b] + pad_left - lefts[b]
-            # The rest of the crop is outside of what the window reads.
+            # The window does not read the rest of the crop.
             read = crop[:, max(0, -y) : height - y, max(0, -x) : width - x]
             y, x = max(0, y), max(0, x)
             inputs[b, :, y : y + read.shape[1], x : x + read.shape[2]] = read
@@ -254,14 +259,14 @@ class PartialForward(TorchFunctionMode):
 
 @dataclass(frozen=True)
 class Window:
-    """A convolution or pooling as a function of padded maps.
+    """Convolution or pooling as a function of padded feature maps.
 
     Attributes:
         apply: the function, which adds no padding.
-        kernel: the height and width of the window, with its dilation.
-        stride: the vertical and horizontal stride.
-        padding: the padding on each side, vertical and horizontal.
-        padding_value: the value of the padding.
+        kernel: height and width of the kernel, including its dilation.
+        stride: vertical and horizontal stride.
+        padding: vertical and horizontal padding on each side.
+        padding_value: value of the padding.
     """
 
     apply: Callable[[Tensor], Tensor]
@@ -271,13 +276,16 @@ class Window:
     padding_value: float
 
     def reach(self, axis: int, starts: Sequence[int], size: int, end: int) -> tuple[list[int], int]:
-        """The outputs that see the inputs ``start … start + size − 1``: their starts and one size.
+        """Outputs that depend on the inputs ``start … start + size − 1`` of each crop.
 
         Args:
             axis: 0 for rows, 1 for columns.
-            starts: the first changed input of each crop.
-            size: how many inputs of each crop are changed.
-            end: how many outputs there are in all.
+            starts: first changed input of each crop.
+            size: number of changed inputs of each crop.
+            end: total number of outputs.
+
+        Returns:
+            The first output for each crop, and the number of outputs, the same for all crops.
         """
         kernel, stride, padding = self.kernel[axis], self.stride[axis], self.padding[axis]
         first = [max(0, -((kernel - 1 - start - padding) // stride)) for start in starts]
@@ -286,11 +294,11 @@ class Window:
         return [min(a, end - common) for a in first], common
 
     def span(self, axis: int, size: int) -> int:
-        """How many padded inputs `size` outputs see."""
+        """Number of padded inputs that `size` neighbouring outputs depend on."""
         return (size - 1) * self.stride[axis] + self.kernel[axis]
 
     def pad(self, maps: Tensor, outputs: Sequence[int]) -> Tensor:
-        """The maps with padding, large enough for this many outputs (as with ``ceil_mode``)."""
+        """Feature maps with padding, enough for this many outputs (more with ``ceil_mode``)."""
         pads: list[int] = []
         # F.pad takes the last axis first.
         for axis in (1, 0):
@@ -307,9 +315,10 @@ _ARGUMENTS = {
 
 
 def _window(name: str, args: tuple, kwargs: dict) -> Window | None:
-    """The window of a call of ``F.conv2d``, ``F.max_pool2d`` or ``F.avg_pool2d``.
+    """Window of a call of ``F.conv2d``, ``F.max_pool2d`` or ``F.avg_pool2d``.
 
-    None if outputs at the border are computed differently from others, because crops cannot do it.
+    The result is None if outputs at the border are computed differently from the others, because
+    crops do not have this border.
     """
     given = dict(zip(_ARGUMENTS[name].split(), args, strict=False)) | kwargs
     padding, dilation = given.get("padding", 0), _pair(given.get("dilation", 1))
@@ -357,7 +366,7 @@ def _is_pointwise(
 def _join(
     followed: list[Tensor], placements: list[Placement]
 ) -> tuple[list[Tensor], list[int], list[int]]:
-    """Crops of several maps, enlarged to cover the same positions, and their rows and columns."""
+    """Crops of several feature maps, enlarged to the same positions, with rows and columns."""
     if len(placements) == 1:
         return followed, placements[0].rows, placements[0].columns
     begins, sizes = [], []
@@ -385,7 +394,7 @@ def _join(
 
 
 def _name_and_in_place(func: Callable[..., Any], kwargs: dict) -> tuple[str, bool]:
-    """The operation's name, the same for `add_` and `__iadd__`, and whether it works in place."""
+    """Name of the operation, the same for `add_` and `__iadd__`, and whether it works in place."""
     name = getattr(func, "__name__", "")
     if name in _SHAPE_QUERIES:
         return name, False
@@ -410,5 +419,6 @@ def _replace(value: Any, replacements: dict[int, Tensor]) -> Any:
 
 
 def _pair(value: Any) -> Pair:
+    """Vertical and horizontal value, from one number or two."""
     pair = tuple(value) if isinstance(value, list | tuple) else (value,)
     return (pair * 2)[:2]

@@ -1,16 +1,19 @@
 """Occlusion: cover a part of the image and measure how the logits change.
 
 A square slides over the image, and the network runs with the square at each position. Zeiler &
-Fergus 2013 draw three maps from one such run (`slide`): the probability of the true class, the most
-likely class, and the total activation of one feature map. `occlusion` returns an attribution map
-that can be compared with a gradient: for each pixel, the mean loss of class score over the squares
-that cover it,
+Fergus 2013 show three maps from one such run (`slide`): the probability of the true class, the most
+likely class, and the total activation of one feature map. `occlusion` returns an attribution map.
+The value of a pixel p is the mean decrease of the class score over the squares Q that cover it:
 
     R_p = mean over squares Q with p in Q of  y_c(x) − y_c(x with Q replaced by the baseline)
 
 Occlusion and gradient measure different things. The gradient is the change of the score under an
-infinitely small change of a pixel, occlusion the change under a large one. A covered image may be
-unlike all training images, so the result depends on the size of the square and on the baseline.
+infinitely small change of a pixel. Occlusion is the change of the score under a large change of
+many pixels. A covered image may be unlike all training images, so the result depends on the size of
+the square and on the baseline.
+
+References:
+    Zeiler & Fergus 2013, "Visualizing and Understanding Convolutional Networks".
 """
 
 from __future__ import annotations
@@ -35,22 +38,23 @@ from vislib.core import (
 )
 from vislib.explain._crops import PartialForward
 
-# How many numbers the largest map of a batch may have: 64 MB, of which a few are alive at a time.
+# The largest feature map of a batch may have this many numbers (64 MB). A few such maps exist at
+# the same time.
 _FLOATS = 2**24
 
 
 @dataclass(frozen=True)
 class Slide:
-    """The outputs of a network for N images with a square at r×c positions each.
+    """Result of `slide`: outputs of a network for N images, each with a square at r×c positions.
 
     Attributes:
-        logits: N×r×c×K, with the square at each position.
-        clean: the logits without a square, N×K.
-        totals: the sum over all positions of each feature map of the chosen layer, N×r×c×C (None if
-            no layer was chosen).
-        rows: the first row of the square at each of the r positions, in pixels.
-        columns: the first column of the square at each of the c positions.
-        size: the side of the square, in pixels.
+        logits: logits with the square at each position, N×r×c×K.
+        clean: logits without a square, N×K.
+        totals: total activation of each feature map of the chosen layer, which is the sum over its
+            positions, N×r×c×C; None if no layer was chosen.
+        rows: first row of the square at each of the r positions, in pixels.
+        columns: first column of the square at each of the c positions, in pixels.
+        size: side of the square, in pixels.
     """
 
     logits: Tensor
@@ -72,35 +76,34 @@ def slide(
     target: Target | None = None,
     progress: bool = False,
 ) -> Slide:
-    """Run the network with a square of the image covered, for each position of the square.
+    """Run the network on images with a covered square, for each position of the square.
+
+    Zeiler & Fergus 2013. Only the part of each feature map that the square can change is computed
+    again (`vislib.explain._crops`). The squares of the last row and column reach the border and may
+    be cut off there.
+
+    Args:
+        model, x: as in `vislib.explain.gradients`.
+        size: side of the square in pixels, 1 to the shorter side of the image.
+        stride: distance between neighbouring positions in pixels, at least 1.
+        baseline: pixel values inside the square: a number, C×1×1, or N×C×H×W, such as
+            `vislib.transforms.baseline_image`.
+        layer: module of the model or its dotted name, whose feature maps are summed into
+            `Slide.totals`.
+        target: target that will be read from the logits, if known. A class that does not exist then
+            raises after the first forward pass and not after the long run.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The outputs for each position of the square.
+
+    Raises:
+        ValueError: the square is larger than the image, `stride` is less than 1, `x` is not a batch
+            of finite images, or the layer or the target class does not exist.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     >>> slide(model, torch.rand(2, 3, 32, 32), size=8, stride=8).logits.shape
     torch.Size([2, 4, 4, 5])
-
-    Only what a square can change is computed again (`vislib.explain._crops`). The squares of the
-    last row and column reach the border and may be cut off there.
-
-    Args:
-        model: N×C×H×W images to N×K logits. It is left as it was.
-        x: the images, N×C×H×W.
-        size: the side of the square in pixels, 1 to the shorter side of the image.
-        stride: the distance between neighbouring positions in pixels, at least 1.
-        baseline: the pixel values inside the square: a number, one value for each channel (C×1×1),
-            or images N×C×H×W (see `vislib.transforms.baseline_image`).
-        layer: a layer whose feature maps are summed, see `Slide.totals`.
-        target: the class or classes that will be read from the logits, if known. A class that does
-            not exist then raises after the first forward pass and not after the long run.
-        progress: whether to show a progress bar.
-
-    Returns:
-        The logits for each position of the square.
-
-    Raises:
-        ValueError: the square is larger than the image, `stride` is less than 1, `x` is not a batch
-            of finite images, or the layer or the target does not exist.
-
-    Zeiler & Fergus 2013, "Visualizing and Understanding Convolutional Networks".
     """
     from tqdm.auto import tqdm
 
@@ -117,7 +120,8 @@ def slide(
             with forward:
                 clean.append(check_logits(forward.keep(model, image)))
             if target is not None:
-                # Refuses a wrong target, which needs the number of classes.
+                # Only the first logits give the number of classes. A class that does not exist
+                # raises here.
                 target_weights(clean[-1].expand(len(x), -1), target)
             for crops, tops, lefts in _batches(image, image_baseline, squares, size, forward):
                 with forward:
@@ -136,7 +140,7 @@ def slide(
 
 
 def _check_square(shape: Sequence[int], size: int, stride: int) -> None:
-    """``ValueError`` if the square does not fit into the image or does not move."""
+    """Check that the square fits into the image and that its stride is at least 1."""
     if not 1 <= size <= min(shape):
         raise ValueError(
             f"size must be between 1 and {min(shape)}, the shorter side of the images, got {size}"
@@ -146,7 +150,7 @@ def _check_square(shape: Sequence[int], size: int, stride: int) -> None:
 
 
 def _positions(length: int, size: int, stride: int) -> list[int]:
-    """The first pixel of each square along one side; the last square reaches the border."""
+    """First pixel of each square along one side; the last square reaches the border."""
     steps = -(-(length - size) // stride)
     return [stride * step for step in range(steps + 1) if stride * step < length]
 
@@ -158,10 +162,10 @@ def _batches(
     size: int,
     forward: PartialForward,
 ) -> Iterator[tuple[Tensor, list[int], list[int]]]:
-    """Crops as from `_cover`, for as many squares at a time as the memory allows."""
+    """Yield crops by `_cover`, for as many squares at a time as the memory allows."""
     done = 0
     while done < len(squares):
-        # The first four squares show how much memory one square takes.
+        # The first four squares show how much memory a square needs.
         count = min(128, max(1, _FLOATS // forward.largest)) if done else 4
         yield _cover(image, baseline, squares[done : done + count], size)
         done += count
@@ -170,10 +174,10 @@ def _batches(
 def _cover(
     image: Tensor, baseline: Tensor, squares: Sequence[tuple[int, int]], size: int
 ) -> tuple[Tensor, list[int], list[int]]:
-    """Crops of the image with the square in them, and the first row and column of each crop.
+    """Crops of the image that contain the covered square, and the first row and column of each.
 
-    A square that exceeds the border is cut off there. Its crop is moved inside, so that all crops
-    have the same size.
+    A square that exceeds the border is cut off there. Its crop is moved into the image, so that all
+    crops have the same size.
     """
     height, width = image.shape[-2:]
     tops = [min(row, height - size) for row, _ in squares]
@@ -196,50 +200,47 @@ def occlusion(
     stride: int = 8,
     baseline: float | Tensor = 0.5,
 ) -> Tensor:
-    """The mean loss of class score over the squares that cover each pixel, N×1×H×W, signed.
+    """Mean decrease of the class score over the squares that cover each pixel: N×1×H×W, signed.
 
-    The loss is ``y_c(x) − y_c(x with a square)``: positive if covering the square lowers the score
-    of the class.
+    The decrease ``y_c(x) − y_c(x with a square)`` is positive if covering the square lowers the
+    score. It has the unit of the logits. The map is 0 at pixels that no square covers.
+
+    Args:
+        model, x, target: as in `vislib.explain.gradients`.
+        size, stride, baseline: as in `slide`.
+
+    Raises:
+        ValueError: as in `slide`.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     >>> x = torch.rand(2, 3, 32, 32)
-    >>> occlusion(model, x, 3, size=8).shape
+    >>> occlusion(model, x, target=3, size=8).shape
     torch.Size([2, 1, 32, 32])
-    >>> float(occlusion(model, x, 3, size=8, baseline=x).abs().max()) < 1e-5
+    >>> float(occlusion(model, x, target=3, size=8, baseline=x).abs().max()) < 1e-5
     True
-
-    Args:
-        model: N×C×H×W images to N×K logits. It is left as it was.
-        x: the images, N×C×H×W.
-        target: what is explained: a class index, N of them, or another target of
-            `vislib.core.score`.
-        size: the side of the square in pixels.
-        stride: the distance between neighbouring positions in pixels.
-        baseline: the pixel values inside the square: a number, C×1×1, or images N×C×H×W.
-
-    Returns:
-        The attribution map, in the unit of the logits. It is 0 at pixels that no square covers.
-
-    Raises:
-        ValueError: as for `slide`.
     """
-    split_target(target, len(check_images(x)))  # refuses a wrong target before the first pass
+    # A target for another number of images raises here, before the first forward pass.
+    split_target(target, len(check_images(x)))
     result = slide(model, x, size=size, stride=stride, baseline=baseline, target=target)
     n, r, c, classes = result.logits.shape
     weights = target_weights(result.clean, target)
     of_each_square = Weighted(weights.repeat_interleave(r * c, dim=0))
     covered = score(result.logits.reshape(-1, classes), of_each_square).view(n, 1, r, c)
-    loss = score(result.clean, Weighted(weights)).view(n, 1, 1, 1) - covered
-    return mean_over_squares(loss, result, x.shape[-2:])
+    decrease = score(result.clean, Weighted(weights)).view(n, 1, 1, 1) - covered
+    return mean_over_squares(decrease, result, x.shape[-2:])
 
 
 def mean_over_squares(values: Tensor, squares: Slide, shape: Sequence[int]) -> Tensor:
-    """The mean of a value over the squares that cover each pixel, N×1×H×W (0 if none does).
+    """Mean of a value over the squares that cover each pixel: N×1×H×W, 0 where there is none.
 
     Args:
         values: one value for each position of the square, N×1×r×c.
-        squares: the result of `slide`, which has the positions and the size of the squares.
-        shape: height and width of the image, in pixels.
+        squares: result of `slide`, which has the positions and the size of the squares.
+        shape: (H, W), height and width of the image in pixels.
+
+    >>> positions = Slide(torch.empty(0), torch.empty(0), None, rows=[0], columns=[0, 1], size=2)
+    >>> mean_over_squares(torch.tensor([[[[2.0, 4.0]]]]), positions, (2, 4))[0, 0, 0]
+    tensor([2., 3., 4., 0.])
     """
     total = values.new_zeros(len(values), 1, *shape)
     count = torch.zeros_like(total[:1])

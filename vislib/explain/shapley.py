@@ -5,8 +5,7 @@ A game is a function v of coalitions, which are subsets of n players. Its Shaple
     φ_i = Σ_{S without i}  |S|! (n - |S| - 1)! / n!  ·  (v(S ∪ i) - v(S))
 
 where the factor is the fraction of all n! orders in which exactly the players of S come before i.
-Shapley values are the only division of v(all) - v(none) with these four properties (Shapley 1953,
-"A Value for n-Person Games"):
+Shapley values are the only division of v(all) - v(none) with these four properties (Shapley 1953):
 
     efficiency    Σ_i φ_i = v(all) - v(none)
     symmetry      players that add the same to every coalition get the same value
@@ -17,13 +16,27 @@ Here a game is any function from a batch of coalitions, M×n bool, to M values (
 
 * `exact`, `permutations` and `kernel` compute its Shapley values: by enumeration of all 2ⁿ
   coalitions, by random orders, and as the solution of a weighted regression (Kernel SHAP).
-* `conditional`, `marginal` and `mean_input` make a game of a model on a table. The players are the
-  features of one row. A model needs a value for each feature, so each game replaces the missing
-  features in its way.
-* `image_game` makes a game of a network. The players are segments of the image, such as
+* `conditional`, `marginal` and `mean_input` turn a model of tabular data into a game. The players
+  are the features of one row. A model needs a value for each feature, and the three games differ in
+  the values that replace the missing features.
+* `image_game` turns a network into a game. The players are segments of the image, such as
   `superpixels`.
 * `shapley` combines `image_game` and `permutations` into an attribution map, with the arguments of
   the other explanation methods.
+
+References:
+    Shapley 1953, "A Value for n-Person Games".
+    Castro, Gómez & Tejada 2009, "Polynomial Calculation of the Shapley Value Based on Sampling".
+    Mitchell, Cooper, Frank & Holmes 2022, "Sampling Permutations for Shapley Value Estimation".
+    Lundberg & Lee 2017, "A Unified Approach to Interpreting Model Predictions".
+    Covert & Lee 2021, "Improving KernelSHAP: Practical Shapley Value Estimation Using Linear
+    Regression".
+    Aas, Jullum & Løland 2021, "Explaining Individual Predictions when Features Are Dependent: More
+    Accurate Approximations to Shapley Values".
+    Achanta, Shaji, Smith, Lucchi, Fua & Süsstrunk 2012, "SLIC Superpixels Compared to
+    State-of-the-Art Superpixel Methods".
+    Štrumbelj & Kononenko 2010, "An Efficient Explanation of Individual Classifications using Game
+    Theory".
 """
 
 from __future__ import annotations
@@ -50,11 +63,11 @@ Game = Callable[[Tensor], Tensor]
 # From M×d rows to M predictions.
 Predict = Callable[[Tensor], Tensor]
 
-# How many rows of a table are predicted at a time.
+# Largest number of rows of a table that are predicted at a time.
 _ROWS = 2**15
-# How many numbers the first feature maps of a network may have at a time.
+# Largest number of values in the first feature maps of a batch of images.
 _FLOATS = 2**22
-# How many channels of image size the first feature maps are assumed to have, as in VGG.
+# Assumed number of channels of the first feature maps. VGG has 64, at the size of the image.
 _CHANNELS = 64
 
 
@@ -63,8 +76,8 @@ class Estimate(NamedTuple):
 
     Attributes:
         values: φ, n float64 numbers.
-        standard_errors: of the values, n numbers; NaN for a single sample.
-        evaluations: the number of different coalitions that the game was evaluated for.
+        standard_errors: standard errors of the values, n float64 numbers; NaN for a single sample.
+        evaluations: number of different coalitions for which the game was evaluated.
     """
 
     values: Tensor
@@ -76,10 +89,13 @@ class Estimate(NamedTuple):
 
 
 def coalitions(n: int) -> Tensor:
-    """All 2ⁿ coalitions of n players, 2ⁿ×n bool. Player i is in row r if bit i of r is set.
+    """All 2ⁿ coalitions of n players, 2ⁿ×n bool. Row r contains player i if bit i of r is set.
+
+    Args:
+        n: number of players, 1 to 20 (20 players have a million coalitions).
 
     Raises:
-        ValueError: `n` is not between 1 and 20 (20 players have a million coalitions).
+        ValueError: `n` is outside its range.
     """
     if not 1 <= n <= 20:
         raise ValueError(
@@ -90,33 +106,35 @@ def coalitions(n: int) -> Tensor:
 
 
 def weights(n: int) -> Tensor:
-    """The fraction of the n! orders in which a given coalition comes before a given player.
+    """Fraction of the n! orders in which a given coalition comes before a given player.
 
-    For three players the weights are 1/3, 1/6 (for each of two coalitions) and 1/3.
+        w(s) = s! (n - s - 1)! / n! = 1 / (n · C(n - 1, s))
+
+    Args:
+        n: number of players.
 
     Returns:
-        n float64 numbers, for coalitions of size 0 … n - 1:
-        ``s! (n - s - 1)! / n! = 1 / (n · C(n - 1, s))``.
+        n float64 numbers, for coalitions of size s = 0 … n - 1.
+
+    >>> [round(w, 3) for w in weights(3).tolist()]
+    [0.333, 0.167, 0.333]
     """
     return torch.tensor([1 / (n * comb(n - 1, s)) for s in range(n)], dtype=torch.float64)
 
 
 def exact(value: Game, n: int) -> Tensor:
-    """Shapley values by their definition, from all 2ⁿ coalitions.
-
-    >>> exact(lambda members: members[:, 0] * 6.0 + members[:, 1:].all(dim=1) * 4.0, 3)
-    tensor([6., 2., 2.], dtype=torch.float64)
+    """Shapley values by their definition, from all 2ⁿ coalitions: n float64 numbers.
 
     Args:
         value: the game.
-        n: the number of players, 1 to 20.
-
-    Returns:
-        φ, n float64 numbers.
+        n: number of players, 1 to 20.
 
     Raises:
-        ValueError: `n` is out of range, or the game does not return one finite value for each
+        ValueError: `n` is outside its range, or the game does not return one finite value for each
             coalition.
+
+    >>> exact(lambda members: members[:, 0] * 6.0 + members[:, 1:].all(dim=1) * 4.0, 3)
+    tensor([6., 2., 2.], dtype=torch.float64)
     """
     members = coalitions(n)
     v, weight = _evaluate(value, members), weights(n)
@@ -130,31 +148,29 @@ def exact(value: Game, n: int) -> Tensor:
 def permutations(
     value: Game, n: int, samples: int, *, antithetic: bool = False, seed: int = 0
 ) -> Estimate:
-    """Shapley values as the mean contribution of each player over random orders of arrival.
+    """Estimate of the Shapley values: mean contribution of each player over random orders.
 
-    The estimate is unbiased for any number of samples. The contributions in each order sum to
-    ``v(all) - v(none)``, so efficiency holds exactly. The standard error decreases with 1/√samples.
-
-    >>> estimate = permutations(lambda members: members.sum(1) ** 2.0, 4, samples=10)
-    >>> torch.isclose(estimate.values.sum(), torch.tensor(16.0, dtype=torch.float64)).item()
-    True
+    Castro et al. 2009. The estimate is unbiased for any number of samples. The contributions in
+    each order sum to ``v(all) - v(none)``, so efficiency holds exactly. The standard error
+    decreases with 1/√samples.
 
     Args:
         value: the game.
-        n: the number of players.
-        samples: the number of orders. Each order needs n - 1 coalitions; the game is evaluated once
-            for each different coalition.
-        antithetic: whether each order is followed by its reverse. The errors of early and late
-            contributions often have opposite signs, so such a pair is more accurate than two
-            independent orders.
-        seed: of the random orders.
+        n: number of players.
+        samples: number of orders. Each order needs n - 1 coalitions besides the empty and the full
+            one; the game is evaluated once for each different coalition.
+        antithetic: whether each order is followed by its reverse (Mitchell et al. 2022). The errors
+            of early and late contributions often have opposite signs, so such a pair is usually
+            more accurate than two independent orders.
+        seed: seed of the random orders.
 
     Raises:
         ValueError: `samples` is less than 1, or odd with `antithetic`, or the game does not return
             one finite value for each coalition.
 
-    Castro, Gómez & Tejada 2009, "Polynomial Calculation of the Shapley Value Based on Sampling";
-    Mitchell et al. 2022, "Sampling Permutations for Shapley Value Estimation" (the reverse orders).
+    >>> estimate = permutations(lambda members: members.sum(1) ** 2.0, 4, samples=10)
+    >>> torch.isclose(estimate.values.sum(), torch.tensor(16.0, dtype=torch.float64)).item()
+    True
     """
     if samples < 1 or (antithetic and samples % 2):
         raise ValueError(
@@ -164,7 +180,7 @@ def permutations(
     orders = torch.rand(samples // (1 + antithetic), n, generator=generator).argsort(dim=1)
     if antithetic:
         orders = torch.stack([orders, orders.flip(1)], dim=1).flatten(0, 1)
-    # When each player arrives. The coalitions of one order are samples × (n + 1) × n.
+    # The position of each player in each order. The coalitions are samples × (n + 1) × n.
     arrival = orders.argsort(dim=1)
     members = arrival[:, None, :] < torch.arange(n + 1)[:, None]
     v, evaluations = _evaluate_different(value, members.flatten(0, 1))
@@ -176,12 +192,17 @@ def permutations(
 
 
 def kernel_weights(n: int) -> Tensor:
-    """The weight of one coalition in the regression of `kernel`, by the size of the coalition.
+    """Weight of one coalition in the regression of `kernel`, by the size s of the coalition.
+
+        π(s) = (n - 1) / (C(n, s) · s · (n - s))
 
     Sizes 0 and n would have infinite weight. They are the constraints of the regression.
 
+    Args:
+        n: number of players.
+
     Returns:
-        n - 1 float64 numbers, for sizes 1 … n - 1: ``π(s) = (n-1) / (C(n,s) s (n-s))``.
+        n - 1 float64 numbers, for coalitions of size s = 1 … n - 1.
     """
     sizes = range(1, n)
     return torch.tensor([(n - 1) / (comb(n, s) * s * (n - s)) for s in sizes], dtype=torch.float64)
@@ -190,35 +211,29 @@ def kernel_weights(n: int) -> Tensor:
 def kernel(
     value: Game, n: int, samples: int | None = None, *, paired: bool = True, seed: int = 0
 ) -> Tensor:
-    """Kernel SHAP: the additive game that is closest to `value` in weighted least squares.
+    """Kernel SHAP: Shapley values as the solution of a weighted regression, n float64 numbers.
 
         min_φ  Σ_S π(|S|) (v(S) - v(none) - Σ_{i in S} φ_i)²    with  Σ_i φ_i = v(all) - v(none)
 
-    With all coalitions and π from `kernel_weights` the solution is exactly the Shapley values.
-
-    >>> game = lambda members: members[:, 0] * 6.0 + members[:, 1:].all(dim=1) * 4.0
-    >>> torch.allclose(kernel(game, 3), exact(game, 3))
-    True
+    Lundberg & Lee 2017, in the form of Covert & Lee 2021. The weights π are `kernel_weights`. With
+    all coalitions, the solution is exactly the Shapley values.
 
     Args:
         value: the game.
-        n: the number of players.
-        samples: the number of coalitions to draw, with probability proportional to π. If None, all
-            2ⁿ - 2 are used, each with its weight.
-        paired: whether each coalition is drawn together with its complement, which reduces the
-            noise much.
-        seed: of the draw.
-
-    Returns:
-        φ, n float64 numbers.
+        n: number of players.
+        samples: number of coalitions to draw, with probability proportional to π. If None, all
+            2ⁿ - 2 coalitions are used, each with its weight.
+        paired: whether each coalition is drawn together with its complement, which strongly reduces
+            the variance (Covert & Lee 2021).
+        seed: seed of the random coalitions.
 
     Raises:
         ValueError: `samples` is less than 1, or odd with `paired`, the drawn coalitions do not
             determine all values, or the game does not return one finite value for each coalition.
 
-    Lundberg & Lee 2017, "A Unified Approach to Interpreting Model Predictions". This form and the
-    pairs: Covert & Lee 2021, "Improving KernelSHAP: Practical Shapley Value Estimation Using Linear
-    Regression".
+    >>> game = lambda members: members[:, 0] * 6.0 + members[:, 1:].all(dim=1) * 4.0
+    >>> torch.allclose(kernel(game, 3), exact(game, 3))
+    True
     """
     none, everyone = _evaluate(value, torch.tensor([[False] * n, [True] * n]))
     if n == 1:
@@ -229,11 +244,11 @@ def kernel(
         v = _evaluate(value, members)
     else:
         members = _draw(n, samples, paired, seed)
-        # The coalitions are drawn with their weights, so all count the same in the regression.
+        # The weights π are the probabilities of the draw, so all drawn coalitions count the same.
         pi = torch.ones(len(members), dtype=torch.float64)
         v, _ = _evaluate_different(value, members)
     z = members.double()
-    # The normal equations with a Lagrange multiplier: the last row is the constraint.
+    # These are the normal equations with a Lagrange multiplier. The last row is the constraint.
     left = torch.ones(n + 1, n + 1, dtype=torch.float64)
     left[:n, :n], left[n, n] = z.T @ (pi[:, None] * z), 0
     right = torch.cat([z.T @ (pi * (v - none)), (everyone - none)[None]])
@@ -245,7 +260,7 @@ def kernel(
 
 
 def _draw(n: int, samples: int, paired: bool, seed: int) -> Tensor:
-    """Coalitions with probability proportional to their kernel weight, `samples`×n."""
+    """Random coalitions with probability proportional to their kernel weight, `samples`×n bool."""
     if samples < 1 or (paired and samples % 2):
         raise ValueError(
             f"samples must be at least one coalition, and whole pairs if paired, got {samples}"
@@ -260,40 +275,39 @@ def _draw(n: int, samples: int, paired: bool, seed: int) -> Tensor:
 
 
 def _evaluate(value: Game, members: Tensor) -> Tensor:
-    """The game's values as float64 on the CPU; ``ValueError`` unless they are M finite numbers."""
+    """Values of the game as float64 on the CPU; ``ValueError`` if they are not M finite numbers."""
     v = torch.as_tensor(value(members)).detach().to("cpu", torch.float64)
     if v.shape != (len(members),):
         raise ValueError(
-            f"the value function must return {len(members)} values, one for each coalition, got "
-            f"shape {tuple(v.shape)}"
+            f"the game must return {len(members)} values, one for each coalition, got shape "
+            f"{tuple(v.shape)}"
         )
     if not v.isfinite().all():
-        raise ValueError("the value function returned NaN or infinity")
+        raise ValueError("the game must return finite values, got NaN or infinite values")
     return v
 
 
 def _evaluate_different(value: Game, members: Tensor) -> tuple[Tensor, int]:
-    """The same values from one evaluation of each different coalition, and the number of these."""
+    """Values as in `_evaluate`, with one evaluation of each different coalition; their number."""
     different, which = torch.unique(members, dim=0, return_inverse=True)
     return _evaluate(value, different)[which], len(different)
 
 
-# --- Games on a table -----------------------------------------------------------------------------
+# --- Games of a model on a table ------------------------------------------------------------------
 
 
 def mean_input(predict: Predict, x: Tensor, background: Tensor) -> Game:
-    """The game ``v(S) = f(x_S, mean of the rest)``: missing features have their mean.
+    """Game ``v(S) = f(x_S, mean of the rest)``: missing features are replaced by their means.
 
-    It needs one prediction for each coalition. It equals `marginal` if the model is linear in the
-    features.
+    The game equals `marginal` if the model is linear in the features.
 
     Args:
-        predict: the model f, M×d rows to M predictions.
-        x: the row to explain, d numbers.
+        predict: model f, M×d rows to M predictions.
+        x: row to explain, d numbers.
         background: rows of data, B×d.
 
     Returns:
-        A game of d players.
+        A game of d players. Each coalition needs one prediction.
 
     Raises:
         ValueError: the shapes do not match, or there are no rows.
@@ -303,20 +317,15 @@ def mean_input(predict: Predict, x: Tensor, background: Tensor) -> Game:
 
 
 def marginal(predict: Predict, x: Tensor, background: Tensor) -> Game:
-    """The game ``v(S) = mean of f(x_S, b_rest)`` over the rows b of the background.
+    """Game ``v(S) = mean of f(x_S, b_rest)`` over the rows b of the background.
 
-    Missing features are drawn from the data, *independently of the features that are present*. This
-    is correct if the features are independent. (Other texts call it "interventional" or "baseline"
-    SHAP.)
-
-    >>> background = torch.tensor([[0.0, 0.0], [2.0, 4.0]])
-    >>> game = marginal(lambda rows: rows.sum(dim=1), torch.tensor([5.0, 7.0]), background)
-    >>> exact(game, 2)
-    tensor([4., 5.], dtype=torch.float64)
+    Missing features come from the data, *independently of the features that are present*. This is
+    correct if the features are independent. (In the literature this game is also called
+    "interventional" SHAP.)
 
     Args:
-        predict: the model f, M×d rows to M predictions.
-        x: the row to explain, d numbers.
+        predict: model f, M×d rows to M predictions.
+        x: row to explain, d numbers.
         background: rows of data, B×d.
 
     Returns:
@@ -324,35 +333,36 @@ def marginal(predict: Predict, x: Tensor, background: Tensor) -> Game:
 
     Raises:
         ValueError: the shapes do not match, or there are no rows.
+
+    >>> background = torch.tensor([[0.0, 0.0], [2.0, 4.0]])
+    >>> game = marginal(lambda rows: rows.sum(dim=1), torch.tensor([5.0, 7.0]), background)
+    >>> exact(game, 2)
+    tensor([4., 5.], dtype=torch.float64)
     """
     return conditional(predict, x, background, width=torch.inf)
 
 
 def conditional(predict: Predict, x: Tensor, background: Tensor, *, width: float = 0.3) -> Game:
-    """The game ``v(S) = E[f(x_S, X_rest) | X_S = x_S]``, estimated from background rows similar to
-    x.
+    """Game ``v(S) = E[f(x_S, X_rest) | X_S = x_S]``, estimated from rows that are similar to x.
 
-        v(S) ≈ Σ_b w_b f(x_S, b_rest),   w_b ∝ exp(-D²/(2 width²)),
-        D² = mean over i in S of ((x_i - b_i) / σ_i)²
+        v(S) ≈ Σ_b w_b f(x_S, b_rest),   w_b ∝ exp(-D_b² / (2 width²)),   Σ_b w_b = 1
+        D_b² = mean over i in S of ((x_i - b_i) / σ_i)²
 
-    with σ the standard deviation of each feature over the background. For a large `width` all rows
-    have the same weight, which is `marginal`. For a small one only few rows have a large weight,
-    and the estimate is noisy.
+    Aas et al. 2021, who use the Mahalanobis distance. Here σ_i is the standard deviation of feature
+    i over the background. For a large `width` all rows have the same weight, and the game is
+    `marginal`. For a small `width` only few rows have a large weight, and the estimate is noisy.
 
     Args:
-        predict: the model f, M×d rows to M predictions.
-        x: the row to explain, d numbers.
+        predict: model f, M×d rows to M predictions.
+        x: row to explain, d numbers.
         background: rows of data, B×d.
-        width: of the Gaussian kernel, in standard deviations; above 0.
+        width: width of the Gaussian kernel in standard deviations, above 0.
 
     Returns:
         A game of d players. Each coalition needs B predictions.
 
     Raises:
         ValueError: the shapes do not match, there are no rows, or `width` is not positive.
-
-    Aas, Jullum & Løland 2021, "Explaining Individual Predictions when Features Are Dependent: More
-    Accurate Approximations to Shapley Values" (there with the Mahalanobis distance).
     """
     _check_table(x, background)
     if not width > 0:
@@ -364,7 +374,7 @@ def conditional(predict: Predict, x: Tensor, background: Tensor, *, width: float
     def value(members: Tensor) -> Tensor:
         results = []
         for part in members.to(x.device).split(max(1, _ROWS // len(background))):
-            # m coalitions × B rows × d features
+            # The rows of all coalitions are m coalitions × B rows × d features.
             rows = torch.where(part[:, None], x, background)
             sizes = part.sum(dim=1, keepdim=True).clamp(min=1)
             distance = part.to(squared.dtype) @ squared.T / sizes
@@ -376,7 +386,7 @@ def conditional(predict: Predict, x: Tensor, background: Tensor, *, width: float
 
 
 def _check_table(x: Tensor, background: Tensor) -> Tensor:
-    """Return the background if its rows have the features of x; else ``ValueError``."""
+    """Return the background if its rows have the features of x, else raise ``ValueError``."""
     if x.ndim != 1 or background.shape != (len(background), len(x)) or not len(background):
         raise ValueError(
             "x must be one row of d features and background B×d with at least one row, got shapes "
@@ -385,27 +395,22 @@ def _check_table(x: Tensor, background: Tensor) -> Tensor:
     return background
 
 
-# --- Games on an image ----------------------------------------------------------------------------
+# --- Games of a network on an image ---------------------------------------------------------------
 
 
 def superpixels(image: Tensor, count: int = 50, *, compactness: float = 10.0) -> Tensor:
-    """Segments of an image that follow its edges.
+    """Segments of an image that follow its edges, H×W segment numbers 0 … n-1.
 
-    The computation runs on the CPU.
+    Achanta et al. 2012. The computation runs on the CPU.
 
     Args:
         image: 3×H×W in [0, 1].
-        count: about how many segments there should be, at least 1.
-        compactness: the weight of the distance in space against that in colour. A large value gives
-            squares, with a small one the segments follow the colours.
-
-    Returns:
-        The number of each pixel's segment, H×W whole numbers 0 … K-1.
+        count: approximate number of segments, at least 1.
+        compactness: weight of the distance in space relative to the distance in colour. With a
+            large value the segments are squares, with a small value they follow the colours.
 
     Raises:
         ValueError: `count` is less than 1.
-
-    Achanta et al. 2012, "SLIC Superpixels Compared to State-of-the-Art Superpixel Methods".
     """
     from skimage.segmentation import slic
 
@@ -420,27 +425,25 @@ def superpixels(image: Tensor, count: int = 50, *, compactness: float = 10.0) ->
 def image_game(
     model: nn.Module, x: Tensor, target: Target, segments: Tensor, *, baseline: float | Tensor = 0.5
 ) -> Game:
-    """The game ``v(S)``: the class score if all segments outside S are replaced by the baseline.
+    """Game ``v(S)``: class score if the baseline replaces all segments outside S.
 
     Args:
-        model: N×C×H×W images to N×K logits. It is left as it was, and it runs on a few images at a
-            time.
+        model, target: as in `vislib.explain.gradients`.
         x: one image, 1×C×H×W.
-        target: what is explained: a class index or another target of `vislib.core.score`.
-        segments: H×W whole numbers 0 … n-1, the player that each pixel belongs to.
-        baseline: the pixel values of missing segments: a number, C×1×1, or an image 1×C×H×W (see
-            `vislib.transforms.baseline_image`).
+        segments: segment of each pixel, H×W whole numbers 0 … n-1.
+        baseline: pixel values of missing segments: a number, C×1×1, or 1×C×H×W, such as
+            `vislib.transforms.baseline_image`.
 
     Returns:
-        A game of n players.
+        A game of n players. It runs the model on a few images at a time.
 
     Raises:
         ValueError: `x` has more than one image, or the segments have another size or gaps in their
-            numbers. The game itself raises it if the class does not exist.
+            numbers. The game raises it if the target class does not exist.
     """
     image = check_images(x).detach()
     if len(image) != 1:
-        raise ValueError(f"x must be one image, got {len(image)}")
+        raise ValueError(f"x must be one image, got {len(image)}: pass x[i : i + 1]")
     segments = _check_segments(segments, image).to(image.device)
     target = constant_target(model, image, target)
     baseline = torch.as_tensor(baseline, dtype=x.dtype, device=x.device).expand_as(image)
@@ -450,7 +453,7 @@ def image_game(
         results = []
         with frozen(model), torch.no_grad():
             for part in members.to(image.device).split(batch):
-                # Whether each pixel is present, for m coalitions: m×1×H×W.
+                # For m coalitions, this is m×1×H×W: whether each pixel is present.
                 present = part[:, segments][:, None]
                 results.append(score(model(torch.where(present, image, baseline)), target))
         return torch.cat(results)
@@ -459,17 +462,20 @@ def image_game(
 
 
 def _check_segments(segments: Tensor, x: Tensor) -> Tensor:
-    """Return the segments if each pixel has one of the numbers 0 … n-1; else ``ValueError``."""
+    """Return the segments if they are numbers 0 … n-1 without a gap, else raise ``ValueError``."""
     if segments.shape != x.shape[-2:]:
         raise ValueError(
-            f"segments must be {x.shape[-2]}×{x.shape[-1]} like the image, got shape "
+            f"segments must have the size of the image, {tuple(x.shape[-2:])}, got shape "
             f"{tuple(segments.shape)}"
         )
     if segments.is_floating_point() or segments.dtype == torch.bool:
         raise ValueError(f"segments must be whole numbers, got {segments.dtype}")
     numbers = segments.unique()
     if not torch.equal(numbers.cpu().long(), torch.arange(len(numbers))):
-        raise ValueError("segments must be numbered 0, 1, 2, … without a gap")
+        raise ValueError(
+            "segments must be numbered 0, 1, 2, … without a gap, got the numbers "
+            f"{numbers[0]} to {numbers[-1]} for {len(numbers)} segments"
+        )
     return segments.long()
 
 
@@ -483,40 +489,32 @@ def shapley(
     baseline: float | Tensor = 0.5,
     seed: int = 0,
 ) -> Tensor:
-    """Shapley values of an image's segments for the class score, N×1×H×W, signed.
+    """Shapley values of the segments of each image for the class score: N×1×H×W, signed.
 
-    Each pixel has the value φ of its segment. The values of the segments sum to
-    ``y_c(x) - y_c(baseline)``. They are estimated from random orders in antithetic pairs
-    (`permutations`).
-
-    >>> model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    >>> x, halves = torch.rand(1, 3, 8, 8), torch.arange(8).repeat(8, 1) // 4
-    >>> phi = shapley(model, x, 3, segments=halves, samples=2)
-    >>> y = model(torch.cat([x, torch.full_like(x, 0.5)]))[:, 3]
-    >>> torch.allclose(phi[..., 0, 0] + phi[..., 0, 7], y[0] - y[1], atol=1e-6)
-    True
+    Štrumbelj & Kononenko 2010; Lundberg & Lee 2017. Each pixel has the value φ of its segment, in
+    the unit of the logits. The values of all segments sum to ``y_c(x) - y_c(baseline)``. They are
+    estimated from random orders in antithetic pairs (`permutations`).
 
     Args:
-        model: N×C×H×W images to N×K logits. It is left as it was.
-        x: the images, N×C×H×W in [0, 1].
-        target: a class index, N of them, or another target of `vislib.core.score`.
-        segments: the number of `superpixels` of each image, or the segments themselves, H×W or
-            N×H×W whole numbers (0 … n-1 in each image).
-        samples: the number of orders, even. An image needs about samples × (segments - 1) forward
-            passes.
-        baseline: the pixel values of missing segments: a number, C×1×1, or N×C×H×W.
-        seed: of the random orders.
-
-    Returns:
-        The attribution map, in the unit of the logits.
+        model, x, target: as in `vislib.explain.gradients`.
+        segments: number of `superpixels` of each image, for images in [0, 1], or the segments
+            themselves, H×W or N×H×W whole numbers (0 … n-1 in each image).
+        samples: number of orders, even. An image needs about ``samples · (n - 1)`` forward passes.
+        baseline: pixel values of missing segments: a number, C×1×1, or N×C×H×W, such as
+            `vislib.transforms.baseline_image`.
+        seed: seed of the random orders.
 
     Raises:
         ValueError: the images, the target, the segments or the number of samples are not valid.
 
-    Štrumbelj & Kononenko 2010, "An Efficient Explanation of Individual Classifications using Game
-    Theory"; Lundberg & Lee 2017, "A Unified Approach to Interpreting Model Predictions".
+    >>> model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> x, halves = torch.rand(1, 3, 8, 8), torch.arange(8).repeat(8, 1) // 4
+    >>> phi = shapley(model, x, target=3, segments=halves, samples=2)
+    >>> y = model(torch.cat([x, torch.full_like(x, 0.5)]))[:, 3]
+    >>> torch.allclose(phi[..., 0, 0] + phi[..., 0, 7], y[0] - y[1], atol=1e-6)
+    True
     """
-    # One forward pass refuses a wrong target before the long run, and fixes the target's weights.
+    # One forward pass raises for a wrong target before the long run, and fixes its weights.
     with frozen(model), torch.no_grad():
         weights = target_weights(model(check_images(x).clone()), target)
     baselines = torch.as_tensor(baseline, dtype=x.dtype, device=x.device).expand_as(x)
@@ -536,14 +534,14 @@ def shapley(
 
 
 def _segments_of_each(segments: int | Tensor, x: Tensor) -> list[Tensor]:
-    """The segments of each image, H×W."""
+    """Segments of each image, N tensors H×W."""
     if not isinstance(segments, Tensor):
         return [superpixels(image, segments) for image in x]
     if segments.ndim == 2:
         return [segments] * len(x)
     if len(segments) != len(x):
         raise ValueError(
-            f"segments of {len(x)} images must be H×W, the same for all, or N×H×W, got shape "
-            f"{tuple(segments.shape)}"
+            f"segments of {len(x)} images must be H×W (the same for all images) or N×H×W, got "
+            f"shape {tuple(segments.shape)}"
         )
     return list(segments)

@@ -1,18 +1,21 @@
-"""From an attribution map to a box, and how often the box is right.
+"""Localisation: from an attribution map to a box, and the fraction of boxes that are wrong.
 
-A classifier is told which classes are in an image, and not where they are. Its class activation map
-still gives a box, by the protocol of Zhou et al. 2016, "Learning Deep Features for Discriminative
-Localization":
+A classifier learns which classes are in an image, and not where they are. Its class activation map
+still gives a box, by the protocol of Zhou et al. 2016:
 
     R = positions with M_c > 20 % of max M_c    B = bounding box of the largest connected part of R
 
-The box is right if it overlaps some ground-truth box T of that class enough:
+The box is correct if it overlaps enough with a ground-truth box T of the class:
 
     IoU(B, T) = |B ∩ T| / |B ∪ T| ≥ 0.5
 
-and the localisation error is the fraction of cases in which it does not, or in which the class is
-wrong. Boxes are COCO's ``(x, y, width, height)``: pixel columns x ≤ j < x + width and rows
+The localisation error is the fraction of cases in which the box or the predicted class is wrong. A
+box is ``(x, y, width, height)`` as in COCO: pixel columns x ≤ j < x + width and rows
 y ≤ i < y + height.
+
+References:
+    Zhou, Khosla, Lapedriza, Oliva & Torralba 2016, "Learning Deep Features for Discriminative
+    Localization", section 3.2.
 """
 
 from __future__ import annotations
@@ -30,11 +33,11 @@ Box = tuple[float, float, float, float]
 
 
 class Error(NamedTuple):
-    """A localisation error with its interval.
+    """Localisation error with its interval.
 
     Attributes:
-        error: the fraction of cases, 0 to 1.
-        low, high: the ends of its 95 % bootstrap interval.
+        error: fraction of wrong cases, 0 to 1.
+        low, high: ends of its 95 % bootstrap interval.
     """
 
     error: float
@@ -43,18 +46,19 @@ class Error(NamedTuple):
 
 
 def region(cam_map: Tensor, threshold: float = 0.2) -> np.ndarray:
-    """The largest connected part of the map above ``threshold`` × its maximum: boolean, H×W.
+    """Largest connected part of the map above ``threshold`` × its maximum, H×W bool.
 
-    Positions that touch at a corner are connected. Of parts of equal size it is the first in
-    reading order. A map with no value above zero has no such part: the mask is empty.
+    Positions that touch at a corner are connected. Of parts of equal size, the first one in reading
+    order is chosen. For a map without positive values the region is empty.
 
     Args:
-        cam_map: 1×H×W or H×W, of the image's size (`maps.upsample`). Negative values speak against
-            the class and are never part of the region.
-        threshold: a fraction of the maximum, 0 ≤ threshold < 1.
+        cam_map: map of the size of the image (`maps.upsample`), 1×H×W or H×W. Negative values are
+            evidence against the class and are never part of the region.
+        threshold: fraction of the maximum, from 0 to below 1.
 
     Raises:
-        ValueError: another shape, NaN or infinite values, or a threshold outside its range.
+        ValueError: the map has another shape, or NaN or infinite values, or `threshold` is outside
+            its range.
     """
     from scipy.ndimage import label
 
@@ -66,7 +70,7 @@ def region(cam_map: Tensor, threshold: float = 0.2) -> np.ndarray:
         )
     values = cam_map.detach().to("cpu", torch.float64).reshape(cam_map.shape[-2:]).numpy()
     if not np.isfinite(values).all():
-        raise ValueError("the map holds NaN or infinite values, so it has no region")
+        raise ValueError("the map must be finite, got NaN or infinite values")
     above = values > threshold * max(values.max(), 0)  # never below zero
     parts, _ = label(above, structure=np.ones((3, 3)))
     areas = np.bincount(parts.ravel())
@@ -75,12 +79,16 @@ def region(cam_map: Tensor, threshold: float = 0.2) -> np.ndarray:
 
 
 def box(cam_map: Tensor, threshold: float = 0.2) -> Box:
-    """The bounding box of the map's `region`, ``(x, y, width, height)`` in pixels.
+    """Bounding box of the map's `region`, ``(x, y, width, height)`` in pixels.
 
-    A map with no value above zero gives the empty box ``(0, 0, 0, 0)``. It overlaps nothing, so it
-    counts as an error. Arguments and errors are those of `region`.
+    Zhou et al. 2016. A map without positive values gives the empty box ``(0, 0, 0, 0)``, which
+    counts as an error because its IoU with every box is 0.
 
-    Zhou et al. 2016, "Learning Deep Features for Discriminative Localization", section 3.2.
+    Args:
+        cam_map, threshold: as in `region`.
+
+    Raises:
+        ValueError: as in `region`.
 
     >>> box(torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.9, 1.0]]))
     (1, 1, 2, 1)
@@ -89,7 +97,7 @@ def box(cam_map: Tensor, threshold: float = 0.2) -> Box:
 
 
 def bounding_box(mask: np.ndarray) -> Box:
-    """The smallest box around a boolean H×W mask; ``(0, 0, 0, 0)`` for an empty one."""
+    """Smallest box around a mask, H×W bool; ``(0, 0, 0, 0)`` for an empty mask."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return 0, 0, 0, 0
@@ -100,16 +108,16 @@ def bounding_box(mask: np.ndarray) -> Box:
 def iou(a: Box, b: Box) -> float:
     """Intersection over union of two boxes, 0 to 1; 0 if both are empty.
 
+    Raises:
+        ValueError: a width or height is negative.
+
     >>> iou((0, 0, 2, 2), (1, 0, 2, 2))
     0.3333333333333333
-
-    Raises:
-        ValueError: a negative width or height.
     """
     for given in (a, b):
         if given[2] < 0 or given[3] < 0:
             raise ValueError(
-                f"a box must be (x, y, width, height), got {given}: its size is negative"
+                f"width and height of a box (x, y, width, height) must be at least 0, got {given}"
             )
     across = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
     down = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
@@ -119,7 +127,7 @@ def iou(a: Box, b: Box) -> float:
 
 
 def mask_iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two boolean masks, 0 to 1; 0 if both are empty.
+    """Intersection over union of two masks, H×W bool, 0 to 1; 0 if both are empty.
 
     Raises:
         ValueError: the masks have different sizes.
@@ -131,7 +139,7 @@ def mask_iou(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def best_iou(predicted: Box, truths: Sequence[Box]) -> float:
-    """The largest `iou` of a predicted box with any ground-truth box; 0 if there are none."""
+    """Largest `iou` of a predicted box with any ground-truth box; 0 if there are none."""
     return max((iou(predicted, truth) for truth in truths), default=0.0)
 
 
@@ -143,18 +151,21 @@ def localisation_error(
     at: float = 0.5,
     seed: int = 0,
 ) -> Error:
-    """The fraction of cases whose box misses, with a 95 % interval that resamples whole images.
+    """Fraction of wrong cases, 0 to 1, with a 95 % interval that resamples whole images.
 
     Args:
-        overlaps: the `best_iou` of each case (an image and a class).
-        images: the image of each case; cases of one image are drawn together.
-        right: whether the network predicts the class, if that counts too (ILSVRC's error). Without
-            it the class is given ("ground truth known").
-        at: the smallest IoU that counts as localised.
-        seed: of the resampling.
+        overlaps: `best_iou` of each case, which is an image and a class.
+        images: image of each case; the cases of one image are drawn together.
+        right: whether the network predicts the class of each case, if a wrong prediction counts as
+            an error (as in ILSVRC). Default: only the boxes count ("ground truth known").
+        at: smallest IoU of a correct box.
+        seed: seed of the resampling.
 
     Raises:
-        ValueError: no cases, or lists of different lengths.
+        ValueError: there are no cases, or the lists have different lengths.
+
+    >>> localisation_error([0.7, 0.2], images=[1, 1])
+    Error(error=0.5, low=0.5, high=0.5)
     """
     hit = np.asarray(overlaps, dtype=float) >= at
     named = np.ones(len(hit), bool) if right is None else np.asarray(right, dtype=bool)
@@ -164,6 +175,6 @@ def localisation_error(
             f"got {len(hit)}, {len(images)} and {len(named)}"
         )
     if not len(hit):
-        raise ValueError("overlaps is empty: an error needs at least one case")
+        raise ValueError("overlaps is empty: pass at least one case")
     missed = (~(hit & named)).astype(float)
     return Error(float(missed.mean()), *bootstrap_interval(missed, np.asarray(images), seed=seed))

@@ -1,21 +1,23 @@
-"""Measures that move or remove pixels: the pointing game, deletion and insertion.
+"""Measures that use the strongest pixels of a map: the pointing game, deletion and insertion.
 
-A map gives each pixel a *strength*, the energy that P is made of, ``s(p) = Σ_c I_c(p)²``:
+The *strength* of a pixel p of the map ``I`` is its energy, ``s(p) = Σ_c I_c(p)²``:
 
     pointing game   is argmax_p s(p) on the object?               high is good   Zhang et al. 2016
     deletion        mean of p(c | all but the strongest pixels)   low is good    Petsiuk et al. 2018
     insertion       mean of p(c | the strongest pixels alone)     high is good   Petsiuk et al. 2018
 
-The pointing game asks for the position of the map's maximum, as P asks for its energy. Deletion and
-insertion ask what those pixels contribute to the network's prediction, and need no mask.
-`statistics.rank_correlation_table` compares the orders in which measures put the methods.
+The pointing game measures the position of the map's maximum. Deletion and insertion measure how
+much the strongest pixels contribute to the prediction of the network, and need no mask.
+`statistics.rank_correlation_table` compares the orders in which measures rank the methods.
 
-The strength has no sign: a pixel that speaks against the class counts as much as one that speaks
-for it, because a gradient's sign does not tell them apart. Where a method's sign does (occlusion,
-LRP), pass ``maps.clamp(min=0)`` so that only the evidence for the class counts.
+The strength has no sign, because the sign of a gradient does not tell whether a pixel is evidence
+for or against the class. For a method whose sign does tell this (occlusion, LRP), pass
+``maps.clamp(min=0)`` so that only the evidence for the class counts.
 
-Zhang et al. 2016, "Top-down Neural Attention by Excitation Backprop"; Petsiuk, Das & Saenko 2018,
-"RISE: Randomized Input Sampling for Explanation of Black-box Models".
+References:
+    Zhang, Lin, Brandt, Shen & Sclaroff 2016, "Top-down Neural Attention by Excitation Backprop".
+    Petsiuk, Das & Saenko 2018, "RISE: Randomized Input Sampling for Explanation of Black-box
+    Models".
 """
 
 from __future__ import annotations
@@ -39,12 +41,12 @@ from vislib.transforms import baseline_image
 
 
 class Curve(NamedTuple):
-    """The class probability while pixels are removed or inserted, the strongest first.
+    """Class probability while pixels are removed or inserted, the strongest first.
 
     Attributes:
-        auc: the area under the curve, which is the mean probability, N numbers in [0, 1].
-        scores: the probability after each step, N×(steps + 1).
-        fractions: the fraction of the pixels changed so far, steps + 1 numbers from 0 to 1.
+        auc: area under the curve, which is the mean probability, N numbers in [0, 1].
+        scores: probability after each step, N×(steps + 1).
+        fractions: fraction of the pixels changed so far, steps + 1 numbers from 0 to 1.
     """
 
     auc: Tensor
@@ -53,46 +55,48 @@ class Curve(NamedTuple):
 
 
 def strength(maps: Tensor) -> Tensor:
-    """``Σ_c I_c²`` of one map, C×H×W or H×W, as float64 H×W on the CPU.
+    """Strength ``Σ_c I_c²`` of each pixel of one map: H×W, at least 0, float64 on the CPU.
+
+    Args:
+        maps: one map, C×H×W or H×W, raw and signed.
 
     Raises:
-        ValueError: another shape, NaN or infinite values.
+        ValueError: the map has another shape, or has NaN or infinite values.
     """
     if maps.ndim not in (2, 3):
-        raise ValueError(f"one map must be C×H×W or H×W, got shape {tuple(maps.shape)}")
+        raise ValueError(f"the map must be C×H×W or H×W, got shape {tuple(maps.shape)}")
     if not maps.isfinite().all():
-        raise ValueError("the map holds NaN or infinite values, so its maximum is undefined")
+        raise ValueError("the map must be finite, got NaN or infinite values")
     power = maps.detach().to("cpu", torch.float64).square()
     return power.reshape(-1, *maps.shape[-2:]).sum(dim=0)
 
 
 def pointing_game(maps: Tensor, mask: np.ndarray, tolerance: float = 15) -> float:
-    """1 if the strongest pixel of the map is on the object or near it, else 0.
+    """Pointing game: 1 if the strongest pixel of the map is on the object or near it, else 0.
 
-    If several pixels are equally strong, the result is the fraction of them that hit, which is the
-    expected value for one drawn at random. So a constant map gets the fraction of the image that
-    the grown mask covers. A map of zeros points nowhere and gets NaN.
-
-    >>> pointing_game(torch.eye(3), np.eye(3, dtype=bool), tolerance=0)
-    1.0
+    Zhang et al. 2016. If several pixels are equally strong, the result is the fraction of them that
+    are on the object or near it, which is the expected value for one drawn at random. So a constant
+    map gets the fraction of the image that is within `tolerance` of the mask. A map of zeros has no
+    strongest pixel and gets NaN.
 
     Args:
         maps: one map, C×H×W or H×W, raw and signed.
-        mask: the object, boolean H×W, not dilated.
-        tolerance: the largest distance to the object that still counts, in pixels (Euclidean). The
-            paper's 15 pixels are for photographs of about 500 pixels. For other sizes take the same
-            fraction: 4 pixels at 128.
+        mask: pixels of the object, H×W bool, not dilated.
+        tolerance: largest distance to the object that still counts, in pixels (Euclidean). The 15
+            pixels of the paper are for photographs of about 500 pixels. For other sizes use the
+            same fraction: 4 pixels at 128.
 
     Raises:
-        ValueError: an empty mask, a negative tolerance, or sizes that differ.
+        ValueError: the mask is empty, `tolerance` is negative, or the sizes differ.
 
-    Zhang et al. 2016, "Top-down Neural Attention by Excitation Backprop".
+    >>> pointing_game(torch.eye(3), np.eye(3, dtype=bool), tolerance=0)
+    1.0
     """
     from scipy.ndimage import distance_transform_edt
 
     if maps.shape[-2:] != mask.shape:
         raise ValueError(
-            f"the map is {tuple(maps.shape[-2:])} and the mask {mask.shape}: "
+            f"map and mask must have one size, got {tuple(maps.shape[-2:])} and {mask.shape}: "
             "upsample the map to the image"
         )
     if not tolerance >= 0:
@@ -117,37 +121,37 @@ def deletion(
     baseline: str | float | Tensor = "mean",
     batch: int = 64,
 ) -> Curve:
-    """Replace the strongest pixels by a baseline, step by step, until nothing of the image is left.
+    """Deletion: replace the strongest pixels by a baseline, step by step, until all are replaced.
 
-    A low area means that the map found what the network needs. It may also mean that the removed
-    pixels form a pattern that the network has never seen; the curve cannot tell these apart.
+    Petsiuk et al. 2018. A low area under the curve means that the map shows the pixels that the
+    network needs. It may also mean that the removed pixels form a pattern that the network has
+    never seen. The curve does not distinguish the two.
 
-    Pixels of equal strength (all of them, in a constant map) are changed in a random order that is
-    always the same. Such a map is the control.
-
-    >>> from vislib import nets
-    >>> model, x = nets.load("pocket_vgg"), torch.rand(1, 3, 128, 128)
-    >>> curve = deletion(model, x, 3, x, steps=4)
-    >>> curve.scores.shape
-    torch.Size([1, 5])
+    Pixels of equal strength are changed in a random order that is always the same. In a constant
+    map all pixels are equally strong, so such a map is the control.
 
     Args:
-        model: N×C×H×W images to N×K logits. The curve shows their softmax.
-        x: the images, N×C×H×W.
-        target: see `vislib.core.score`, with probabilities in place of logits.
-        maps: N×C'×H×W, raw, one for each image and of its size.
-        steps: the number of steps, each with the same number of pixels (up to one).
-        baseline: the values that replace the pixels: a name for `transforms.baseline_image`, a
-            number, C×1×1, or N×C×H×W.
-        batch: how many images go through the network at once.
+        model, x: as in `vislib.explain.gradients`.
+        target: as in `vislib.explain.gradients`, for the softmax of the logits instead of the
+            logits.
+        maps: attribution maps of the images, N×C'×H×W, raw and signed.
+        steps: number of steps. Their numbers of pixels differ by at most one.
+        baseline: values that replace the pixels: a name for `transforms.baseline_image`, a number,
+            C×1×1, or N×C×H×W.
+        batch: number of images that run through the model at once.
 
     Returns:
-        The probability after each step, and the area under this curve.
+        The probability after each step, and the area under this curve, where low is good.
 
     Raises:
-        ValueError: maps of another size or that are not finite, or less than one step or image.
+        ValueError: the maps have another size or are not finite, or `steps` or `batch` is less
+            than 1.
 
-    Petsiuk et al. 2018, "RISE: Randomized Input Sampling for Explanation of Black-box Models".
+    >>> model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> x = torch.rand(1, 3, 8, 8)
+    >>> curve = deletion(model, x, target=3, maps=x, steps=4)
+    >>> curve.scores.shape, curve.fractions.tolist()
+    (torch.Size([1, 5]), [0.0, 0.25, 0.5, 0.75, 1.0])
     """
     target = constant_target(model, x, target)
     return _curve(model, x, _baseline(x, baseline), target, maps, steps, batch)
@@ -163,22 +167,33 @@ def insertion(
     baseline: str | float | Tensor = "blur",
     batch: int = 64,
 ) -> Curve:
-    """Begin with a baseline, the blurred image, and insert the strongest pixels. High is good.
+    """Insertion: begin with the baseline (the blurred image) and insert the strongest pixels.
+
+    Petsiuk et al. 2018. Pixels of equal strength are inserted in a random order, as in `deletion`.
 
     Args:
-        model, x, target, maps, steps, baseline, batch: as in `deletion`, which also describes ties
-            and errors.
+        model, x, target, maps, steps, batch: as in `deletion`.
+        baseline: values of the pixels at the beginning, in the forms of `deletion`.
 
     Returns:
-        As `deletion`.
+        The probability after each step, and the area under this curve, where high is good.
 
-    Petsiuk et al. 2018, "RISE: Randomized Input Sampling for Explanation of Black-box Models".
+    Raises:
+        ValueError: as in `deletion`.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> x = torch.rand(1, 3, 8, 8)
+    >>> inserted = insertion(model, x, target=3, maps=x, baseline=0.0)
+    >>> deleted = deletion(model, x, target=3, maps=x, baseline=0.0)
+    >>> torch.allclose(inserted.scores[0, -1], deleted.scores[0, 0])  # both are the whole image
+    True
     """
     target = constant_target(model, x, target)
     return _curve(model, _baseline(x, baseline), x, target, maps, steps, batch)
 
 
 def _baseline(x: Tensor, baseline: str | float | Tensor) -> Tensor:
+    """Baseline in the shape of the images, from a name, a number or a tensor."""
     x = check_images(x).detach()
     if isinstance(baseline, str):
         return baseline_image(x, baseline)
@@ -194,7 +209,7 @@ def _curve(
     steps: int,
     batch: int,
 ) -> Curve:
-    """From `start` to `end`, the strongest pixels first."""
+    """Curve from the images `start` to the images `end`, the strongest pixels first."""
     if maps.ndim != 4 or len(maps) != len(start) or maps.shape[-2:] != start.shape[-2:]:
         raise ValueError(
             f"images of shape {tuple(start.shape)} need maps N×C×H×W of that size, "
@@ -204,7 +219,7 @@ def _curve(
         raise ValueError(f"steps and batch must be at least 1, got {steps} and {batch}")
     fractions = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     pixels = start[0, 0].numel()
-    changed = (fractions * pixels).round()  # the number of pixels after each step
+    changed = (fractions * pixels).round()  # number of changed pixels after each step
     targets = split_target(target, len(start))
     scores = []
     with frozen(model), torch.no_grad():
@@ -219,9 +234,9 @@ def _curve(
 
 
 def _ranks(one_map: Tensor) -> Tensor:
-    """The rank of each pixel, 0 for the strongest. Ties are broken in a fixed random order, so that
-    they follow no pattern of the image."""
+    """Rank of each pixel, 0 for the strongest, H·W whole numbers."""
     values = strength(one_map).flatten()
+    # A fixed random order breaks ties, so that they do not follow a pattern of the image.
     shuffled = torch.randperm(len(values), generator=torch.Generator().manual_seed(0))
     order = shuffled[values[shuffled].argsort(descending=True, stable=True)]
     return torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))

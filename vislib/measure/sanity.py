@@ -1,14 +1,19 @@
-"""Does an attribution map depend on what the network has learnt? Randomise the weights and compare.
+"""Sanity check by randomised weights: does an attribution map depend on what was learnt?
 
-Adebayo et al. 2018 ("Sanity Checks for Saliency Maps") give the layers of a trained network new
-random weights, one after the other from the logits back to the pixels, and compare the map of each
-step with the map of the trained network:
+Adebayo et al. 2018 give the layers of a trained network new random weights, one layer after the
+other from the logits back to the pixels. They compare the map of each step with the map of the
+trained network:
 
     ρ_l = Spearman( |map of the trained network|, |map with all layers from the last to l random| )
 
 A map that shows what the network has learnt must change, ρ → 0. A map that stays the same shows the
 image and not the weights. The check can only reject a method: a map that changes may still be
 wrong.
+
+References:
+    Adebayo, Gilmer, Muelly, Goodfellow, Hardt & Kim 2018, "Sanity Checks for Saliency Maps".
+    He, Zhang, Ren & Sun 2015, "Delving Deep into Rectifiers: Surpassing Human-Level Performance on
+    ImageNet Classification".
 """
 
 from __future__ import annotations
@@ -32,10 +37,10 @@ Draw = Callable[[nn.Module], None]
 
 
 def torch_default(layer: nn.Module) -> None:
-    """Give a layer new weights by its ``reset_parameters``.
+    """Give a layer new weights, in place, by its ``reset_parameters``.
 
-    Batch normalisation gets scale 1, shift 0, mean 0 and variance 1, and so becomes the identity:
-    its statistics belonged to feature maps that no longer exist.
+    Batch normalisation becomes the identity: scale 1, shift 0, mean 0, variance 1. Its statistics
+    belong to the feature maps of the trained network.
 
     Raises:
         ValueError: the layer has no such method.
@@ -44,22 +49,22 @@ def torch_default(layer: nn.Module) -> None:
     if reset is None:
         raise ValueError(
             f"a {type(layer).__name__} has weights but no reset_parameters(): pass draw=, a "
-            "function that gives such a layer new weights"
+            "function that gives this layer new weights"
         )
     reset()
 
 
 def kaiming(layer: nn.Module) -> None:
-    """Give a layer the weights of an untrained network.
+    """Give a layer new weights, in place, by the initialisation of He et al. 2015.
 
-    Convolutions and dense layers get normal weights of variance 2 / (the number of inputs) and
-    zero biases, all other layers those of `torch_default`. The signal then keeps its size from
-    layer to layer. PyTorch's default multiplies it by about 0.4 in each ReLU layer, until the
-    biases dominate: the logits of a random SqueezeNet, 26 layers deep, then differ between images
-    by a millionth, so that nothing is left to explain.
+    Convolutions and dense layers get normal weights of variance 2 / (number of inputs of a neuron)
+    and zero biases. All other layers get those of `torch_default`. The signal then keeps its size
+    from layer to layer. PyTorch's default multiplies it by about 0.4 in each ReLU layer, until the
+    biases dominate. The logits of a random SqueezeNet (26 layers) then differ between images by
+    only a millionth, so that nothing is left to explain.
 
-    He et al. 2015, "Delving Deep into Rectifiers: Surpassing Human-Level Performance on ImageNet
-    Classification".
+    Raises:
+        ValueError: as in `torch_default`.
     """
     if not isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
         return torch_default(layer)
@@ -69,16 +74,17 @@ def kaiming(layer: nn.Module) -> None:
 
 
 def shuffled(layer: nn.Module) -> None:
-    """Shuffle the weights of a layer: their histogram stays, their meaning is lost.
+    """Shuffle the weights of a layer in place, which keeps their histogram.
 
     Weights and biases are shuffled separately. The channels of a batch normalisation are shuffled
-    as wholes, each with its statistics.
+    together with their statistics.
     """
     channels = None
     if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
         channels = torch.randperm(layer.num_features)
     for values in layer.state_dict().values():
-        if values.ndim:  # not the counter of batches in a batch normalisation
+        # The counter of batches in a batch normalisation has no dimension.
+        if values.ndim:
             order = torch.randperm(values.numel()) if channels is None else channels
             values.copy_(values.flatten()[order].view_as(values))
 
@@ -95,24 +101,29 @@ def randomised(
     blocks: Sequence[str] = (),
     draw: Draw = kaiming,
 ) -> Iterator[tuple[str, nn.Module]]:
-    """Yield each layer's name with a copy of the model, random from the logits to this layer.
+    """Yield each step's name and a copy of the model with new weights from the logits to this step.
 
-    >>> from vislib import nets
-    >>> model = nets.load("pocket_gap")
-    >>> [layer for layer, _ in randomised(model, torch.rand(1, 3, 64, 64))][:3]
-    ['net.fc', 'net.features.16', 'net.features.14']
+    The steps are those of `layers.layers_with_weights`: one layer or one block each. The given
+    model and PyTorch's random state are not changed.
 
     Args:
-        model: any network. It is not changed, nor is PyTorch's random state.
-        x: N×C×H×W; the first image is used to find the order of the layers.
-        cascading: False makes one layer at a time random and leaves all others trained.
-        seed: a layer gets the same weights in every step and on every device.
-        blocks: names of modules that form one step each, see `layers.layers_with_weights`.
-        draw: a function that gives one layer new weights from PyTorch's global random numbers:
-            `kaiming`, `torch_default`, `shuffled` or another one.
+        model: any network.
+        x: images, N×C×H×W; the first one is used to find the order of the layers.
+        cascading: whether the layers of all earlier steps have new weights, too. If False, all
+            layers but those of the step keep their trained weights.
+        seed: seed of the new weights. A layer gets the same weights in every step and on every
+            device.
+        blocks: as in `layers.layers_with_weights`.
+        draw: function that gives a layer new weights, in place, from PyTorch's global random
+            numbers: `kaiming`, `torch_default`, `shuffled` or another one.
 
     Raises:
-        ValueError: a block does not exist, or `draw` refuses a layer.
+        ValueError: a block does not exist, or `draw` raises for a layer.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 8), nn.ReLU(), nn.Flatten(), nn.Linear(4, 5))
+    >>> steps = dict(randomised(model, torch.rand(1, 3, 8, 8)))
+    >>> [(name, torch.equal(copy[0].weight, model[0].weight)) for name, copy in steps.items()]
+    [('3', True), ('0', False)]
     """
     new: dict[str, dict[str, Tensor]] = {}
     for step, names in layers_with_weights(model, x, blocks=blocks).items():
@@ -127,7 +138,7 @@ def randomised(
 
 
 def _drawn(layer: nn.Module, draw: Draw, seed: str) -> dict[str, Tensor]:
-    """The new state of a layer, drawn on the CPU, whose random numbers are the same everywhere."""
+    """New state of a layer, drawn on the CPU so that it is the same on every device."""
     layer = copy.deepcopy(layer).cpu()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(zlib.crc32(seed.encode()))
@@ -147,18 +158,30 @@ def cascade(
     similarity: Callable[[Tensor, Tensor], Tensor] = rank_correlation,
     **options: Any,
 ) -> dict[str, dict[str, Tensor]]:
-    """The similarity of each method's maps before and after: ``{layer: {method: N numbers}}``.
+    """Similarity of each method's maps to those of the trained network, in each step.
+
+    Adebayo et al. 2018.
 
     Args:
         model: the trained network.
-        x: N×C×H×W.
-        target: see `vislib.core.score`; the same in all steps, also where the random network
-            predicts another class.
-        methods: by their names; each is called as ``method(model, x, target)``.
-        similarity: of two batches of maps, one number for each image.
-        options: those of `randomised`: ``cascading``, ``seed``, ``blocks``, ``draw``.
+        x: images, N×C×H×W.
+        target: as in `vislib.explain.gradients`. It is the same in all steps, also if the network
+            with random weights predicts another class.
+        methods: functions ``method(model, x, target)`` by their names.
+        similarity: function from two batches of maps to N numbers.
+        options: options of `randomised`: ``cascading``, ``seed``, ``blocks``, ``draw``.
 
-    Adebayo et al. 2018, "Sanity Checks for Saliency Maps".
+    Returns:
+        For each step, the similarities by method: ``{step: {method: N numbers}}``.
+
+    Raises:
+        ValueError: as in `randomised`, or a method raises.
+
+    >>> from vislib.explain.gradients import gradient
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 8), nn.ReLU(), nn.Flatten(), nn.Linear(4, 5))
+    >>> result = cascade(model, torch.rand(2, 3, 8, 8), 3, {"gradient": gradient})
+    >>> [(step, similarities["gradient"].shape) for step, similarities in result.items()]
+    [('3', torch.Size([2])), ('0', torch.Size([2]))]
     """
     trained = {name: method(model, x, target) for name, method in methods.items()}
     return {

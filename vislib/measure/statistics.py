@@ -1,4 +1,8 @@
-"""Intervals of means over images, and rank correlations between measures."""
+"""Intervals of means over images, and rank correlations between measures.
+
+References:
+    Efron 1979, "Bootstrap Methods: Another Look at the Jackknife".
+"""
 
 from __future__ import annotations
 
@@ -14,25 +18,23 @@ if TYPE_CHECKING:
 def bootstrap_interval(
     values: np.ndarray, clusters: np.ndarray, *, samples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """The 95 % percentile interval of the mean of `values`, resampling whole clusters (images).
+    """Bootstrap interval of the mean of `values`: the ends of the 95 % percentile interval.
 
-    The records of one image are not independent observations. Therefore images are drawn with
-    replacement, each with all its records.
+    Efron 1979. The records of one image are not independent observations. Therefore whole images
+    are drawn with replacement, each with all its records.
 
-    Efron 1979, "Bootstrap Methods: Another Look at the Jackknife".
+    Args:
+        values: one number for each record.
+        clusters: image of each record.
+        samples: number of draws, each of as many images as there are.
+        seed: seed of the draws.
+
+    Returns:
+        The lower and the upper end.
 
     >>> low, high = bootstrap_interval(np.array([0.2, 0.4, 0.6, 0.8]), np.array([1, 1, 2, 2]))
     >>> round(low, 3), round(high, 3)
     (0.3, 0.7)
-
-    Args:
-        values: one number for each record.
-        clusters: the image of each record.
-        samples: how often the images are drawn.
-        seed: of the draws.
-
-    Returns:
-        The lower and the upper end.
     """
     _, cluster = np.unique(clusters, return_inverse=True)
     sums = np.bincount(cluster, weights=values)
@@ -48,25 +50,26 @@ def bootstrap_interval(
 def rank_correlation_table(
     table: pd.DataFrame, kind: Literal["spearman", "kendall"] = "spearman"
 ) -> pd.DataFrame:
-    """The rank correlation of each two columns of a table, −1 to 1.
+    """Rank correlation of each two columns of a table, −1 to 1, as a square table.
 
-    Equal values share their mean rank. Rows in which either value is missing are left out for that
-    pair. The result is NaN if fewer than two rows are left, or if a column is constant.
+    Equal values get their mean rank. For each pair of columns, rows in which a value is missing are
+    left out. The correlation is NaN if fewer than two rows are left, or if a column is constant.
 
     Args:
         table: a row for each method (or map), a column for each measure, with signs such that high
             is good in all of them (``-deletion``).
-        kind: "spearman", the correlation of the ranks, or "kendall" (τ-b), the fraction of pairs
-            in the same order minus the fraction of pairs in opposite orders.
+        kind: ``"spearman"``, the correlation of the ranks, or ``"kendall"`` (τ-b), the fraction of
+            pairs in the same order minus the fraction of pairs in opposite orders, corrected for
+            ties.
 
     Raises:
-        ValueError: another kind.
+        ValueError: `kind` is neither of the two.
     """
     import pandas as pd
     from scipy import stats
 
     if kind not in ("spearman", "kendall"):
-        raise ValueError(f"there is no rank correlation {kind!r}: use spearman or kendall")
+        raise ValueError(f"kind must be 'spearman' or 'kendall', got {kind!r}")
     compare = stats.spearmanr if kind == "spearman" else stats.kendalltau
     result = pd.DataFrame(np.nan, index=table.columns, columns=table.columns)
     for a, b in combinations_with_replacement(table.columns, 2):

@@ -1,15 +1,18 @@
 """Composites of layer-wise relevance propagation: which layer of a network gets which rule.
 
-One rule for the whole network is seldom the best choice (Montavon et al. 2019, "Layer-Wise
-Relevance Propagation: An Overview"). In the late layers many concepts are mixed, and contributions
-that cancel must be kept (LRP-0, LRP-ε). In the convolutions before them, rules that weight positive
-contributions more give less noise (γ, αβ, z⁺). At the pixels a value of 0 does not mean that
-nothing is there (zB, flat).
+One rule for the whole network is seldom the best choice (Montavon et al. 2019). In the late layers
+many concepts are mixed, and contributions that cancel must be kept (LRP-0, LRP-ε). In the
+convolutions before them, rules that favour positive contributions give less noise (γ, αβ, z⁺). At
+the pixels, a value of 0 is a colour and not the absence of a signal (zB, flat).
 
-A `Composite` states this choice by the kind and the depth of the layers. `assign` applies it to the
-operations of a forward pass. The names in `COMPOSITES` are those of zennit (Anders et al. 2021,
-"Software for Dataset-wide XAI: From Local Explanations to Global Insights with Zennit, CoRelAy, and
-ViRelAy"), where zennit has the same composite.
+A `Composite` assigns rules to layers by their kind and depth. `assign` applies it to the operations
+of a forward pass. If zennit (Anders et al. 2021) has the same composite, the name in `COMPOSITES`
+is that of zennit.
+
+References:
+    Montavon et al. 2019, "Layer-Wise Relevance Propagation: An Overview".
+    Anders et al. 2021, "Software for Dataset-wide XAI: From Local Explanations to Global Insights
+    with Zennit, CoRelAy, and ViRelAy".
 """
 
 from __future__ import annotations
@@ -50,7 +53,20 @@ from vislib.explain.lrp.rules import (
 
 @dataclass(frozen=True)
 class Composite:
-    """The rules for the operations of a network.
+    """Rules for the operations of a network.
+
+    Attributes:
+        dense: rule of dense layers.
+        convolution: rule of convolutions. Several rules are distributed over the depth: of two
+            rules, the first one is for the first half of the convolutions, counted from the pixels.
+        first: rule of the layers that see the pixels (default: as for the other layers).
+            `z_box_rule` takes its bounds from `box`.
+        sums: rule of averages and of sums of feature maps (the end of a residual block).
+        affine: rule of shifts by a constant, such as the normalisation of the image, and of batch
+            normalisation that does not follow a layer. With `pass_rule` their constants get no
+            relevance.
+        bias: whether the denominators contain the biases. If False, biases absorb no relevance.
+        box: smallest and largest value of a pixel, as numbers or tensors C×1×1.
 
     >>> from functools import partial
     >>> from vislib.explain.lrp import lrp
@@ -64,22 +80,8 @@ class Composite:
     >>> composite = Composite(
     ...     dense=epsilon_rule, convolution=partial(gamma_rule, gamma=0.1), first=z_box_rule
     ... )
-    >>> lrp(model, torch.rand(2, 3, 8, 8), 3, rule=composite).shape
+    >>> lrp(model, torch.rand(2, 3, 8, 8), target=3, rule=composite).shape
     torch.Size([2, 3, 8, 8])
-
-    Attributes:
-        dense: the rule of dense layers.
-        convolution: the rule of convolutions. Several rules are distributed over the depth: with
-            two of them, the first half of the convolutions, counted from the pixels, gets the
-            first.
-        first: the rule of the layers that see the pixels (default: as for the other layers).
-            `z_box_rule` takes its bounds from `box`.
-        sums: the rule of averages and of sums of feature maps (the end of a residual block).
-        affine: the rule of shifts by a constant, such as the normalisation of the image, and of
-            batch normalisation that does not follow a layer. With `pass_rule` their constants get
-            no relevance.
-        bias: whether the denominators contain the biases. If False, no relevance is lost to them.
-        box: the least and the largest value of a pixel, as numbers or tensors C×1×1.
     """
 
     dense: Rule
@@ -95,17 +97,20 @@ class Composite:
 
 
 def uniform(rule: Rule) -> Composite:
-    """The same rule for every layer."""
+    """Same rule in every layer."""
     return Composite(dense=rule, convolution=rule)
 
 
 def lrp_zero() -> Composite:
-    """LRP-0 in every layer. For a network with ReLUs, this is gradient × input."""
+    """LRP-0 in every layer, which is gradient × input for a network with ReLUs."""
     return Composite(zero_rule, zero_rule, sums=zero_rule, affine=zero_rule)
 
 
 def lrp_epsilon(epsilon: float = STABILISER, relative: bool = False) -> Composite:
-    """LRP-ε in every layer, with the parameters of `epsilon_rule`.
+    """LRP-ε in every layer.
+
+    Args:
+        epsilon, relative: as in `rules.epsilon_rule`.
 
     Raises:
         ValueError: `epsilon` is negative.
@@ -117,6 +122,9 @@ def lrp_epsilon(epsilon: float = STABILISER, relative: bool = False) -> Composit
 def lrp_gamma(gamma: float = 0.25) -> Composite:
     """LRP-γ in every layer.
 
+    Args:
+        gamma: γ, at least 0.
+
     Raises:
         ValueError: `gamma` is negative.
     """
@@ -126,13 +134,17 @@ def lrp_gamma(gamma: float = 0.25) -> Composite:
 def lrp_alpha_beta(alpha: float = 2.0, beta: float = 1.0) -> Composite:
     """LRP-αβ in every layer.
 
+    Args:
+        alpha: α = 1 + β.
+        beta: β, at least 0.
+
     Raises:
-        ValueError: not ``α - β = 1`` and ``β ≥ 0``.
+        ValueError: ``α - β`` is not 1, or `beta` is negative.
     """
     if abs(alpha - beta - 1) > 1e-9 or beta < 0:
         raise ValueError(
-            f"LRP-αβ needs alpha - beta = 1 and beta >= 0, got alpha={alpha}, beta={beta}: "
-            "otherwise relevance would not be conserved"
+            f"LRP-αβ needs alpha - beta = 1 and beta >= 0, so that relevance is conserved, got "
+            f"alpha={alpha}, beta={beta}"
         )
     return uniform(partial(alpha_beta_rule, alpha=alpha, beta=beta))
 
@@ -165,8 +177,8 @@ def epsilon_gamma_box(
     Args:
         epsilon: ε, at least 0.
         gamma: γ, at least 0.
-        low: the least value of a pixel, a number or C×1×1.
-        high: the largest value of a pixel.
+        low: smallest value of a pixel, a number or C×1×1.
+        high: largest value of a pixel, a number or C×1×1.
 
     Raises:
         ValueError: `epsilon` or `gamma` is negative.
@@ -178,16 +190,16 @@ def epsilon_gamma_box(
 def by_depth(
     epsilon: float = 0.25, gamma: float = 0.25, low: Any = 0.0, high: Any = 1.0
 ) -> Composite:
-    """The composite of Montavon et al. 2019: from the pixels to the score zB, γ, ε and LRP-0.
+    """Composite of Montavon et al. 2019: from the pixels to the score zB, γ, ε and LRP-0.
 
     LRP-γ is for the first half of the convolutions, LRP-ε for the second half, and LRP-0 for the
-    dense layers. As in that paper, ε is relative to the root mean square of the neurons' values.
+    dense layers. As in the paper, ε is relative to the root mean square of the outputs z.
 
     Args:
         epsilon: ε, at least 0.
         gamma: γ, at least 0.
-        low: the least value of a pixel, a number or C×1×1.
-        high: the largest value of a pixel.
+        low: smallest value of a pixel, a number or C×1×1.
+        high: largest value of a pixel, a number or C×1×1.
 
     Raises:
         ValueError: `epsilon` or `gamma` is negative.
@@ -225,22 +237,26 @@ COMPOSITES: dict[str, Callable[..., Composite]] = {
 
 
 def find_composite(rule: str | Rule | Composite, **options: Any) -> Composite:
-    """A composite from its name, from one rule for all layers, or the composite itself.
+    """Composite from its name or from one rule for all layers, or the given composite.
 
     Args:
-        rule: a key of `COMPOSITES`, a rule function, or a `Composite`.
+        rule: key of `COMPOSITES`, rule function, or `Composite`.
         options: parameters of the named composite, such as ``gamma=0.1``.
 
     Raises:
         ValueError: the name or an option does not exist (the message suggests the nearest one), an
-            option has a wrong value, or there are options without a name.
+            option has a wrong value, or options are given although `rule` is not a name.
     """
     if isinstance(rule, str):
         if rule not in COMPOSITES:
-            raise ValueError(f"LRP has no rule {rule!r}: {nearest(rule, COMPOSITES)}")
+            raise ValueError(
+                f"rule must be the name of a composite, got {rule!r}: {nearest(rule, COMPOSITES)}"
+            )
         known = inspect.signature(COMPOSITES[rule]).parameters
         for option in options.keys() - known.keys():
-            raise ValueError(f"rule {rule!r} has no option {option!r}: {nearest(option, known)}")
+            raise ValueError(
+                f"composite {rule!r} has no option {option!r}: {nearest(option, known)}"
+            )
         return COMPOSITES[rule](**options)
     if options:
         raise ValueError(
@@ -254,12 +270,12 @@ def find_composite(rule: str | Rule | Composite, **options: Any) -> Composite:
     return uniform(rule)
 
 
-# --- The operations of a network under a composite ------------------------------------------------
+# --- Assignment of rules to operations ------------------------------------------------------------
 
 
 def first_layers(operations: Sequence[Operation]) -> list[int]:
     """Indices of the layers that see the pixels, with no other layer between."""
-    # Operations that are layers or are computed from the output of a layer.
+    # Layers, and operations that are computed from the output of a layer.
     after_layer: set[Operation] = set()
     indices = []
     for i, operation in enumerate(operations):
@@ -273,10 +289,10 @@ def first_layers(operations: Sequence[Operation]) -> list[int]:
 
 
 def norms_after(operations: Sequence[Operation]) -> dict[Operation, Operation]:
-    """For each layer that batch normalisation directly follows, that normalisation.
+    """Batch normalisations that directly follow a layer, by the layer.
 
-    It follows directly if its input is the unchanged output of the layer, and if nothing else uses
-    this output.
+    A batch normalisation directly follows a layer if its input is the unchanged output of the layer
+    and if no other operation uses this output.
     """
     uses = Counter(source for operation in operations for source in operation.sources)
     norms = {}
@@ -284,7 +300,8 @@ def norms_after(operations: Sequence[Operation]) -> dict[Operation, Operation]:
         if norm.family == "batch_norm" and len(norm.sources) == 1:
             (layer,), (maps,) = norm.sources, norm.inputs
             # Merging needs a row of weights for each channel of the normalisation. Transposed
-            # convolutions do not have it, nor dense layers on N×L×C, where L are the channels.
+            # convolutions do not have such rows. For a dense layer on N×L×C the normalisation takes
+            # the dimension L for its channels.
             is_convolution = layer.family == "convolution" and "transpose" not in layer.name
             is_layer = is_convolution or (layer.family == "dense" and maps.ndim == 2)
             if is_layer and uses[layer] == 1 and torch.equal(maps, layer.output):
@@ -297,15 +314,15 @@ def assign(
     composite: Composite,
     boxes: dict[int, tuple[Tensor, Tensor]],
 ) -> dict[Operation, Rule]:
-    """The rule of each operation under a composite.
+    """Rule of each operation under a composite.
 
     Batch normalisation is merged into the layer that it directly follows.
 
     Args:
-        operations: those of a forward pass, in the order of the calls.
+        operations: operations of a forward pass, in the order of the calls.
         composite: the rules.
-        boxes: lower and upper bounds of the inputs of `first_layers`, by the layer's index, for
-            layers where the composite has `z_box_rule`.
+        boxes: lower and upper bounds of the inputs of the layers with `rules.z_box_rule`, by the
+            index of the layer.
 
     Raises:
         ValueError: LRP has no rule for an operation.
@@ -326,7 +343,7 @@ def assign(
             norm = norms.get(operation)
             return partial(in_layer, rule=rule, norm=norm, bias=composite.bias)
         if operation.family == "batch_norm":
-            # The result is not used here, but batch normalisation that is not linear is an error.
+            # The result is not used. The call raises if the batch normalisation is not linear.
             affine_of(operation)
             return pass_rule if operation in norms.values() else composite.affine
         if operation.family == "scale" and image_factors(operation) > 1:
@@ -344,12 +361,12 @@ def assign(
 def in_layer(
     operation: Operation, relevance: Tensor, *, rule: Rule, norm: Operation | None, bias: bool
 ) -> tuple[Tensor, ...]:
-    """A rule applied to a layer, with or without its bias.
+    """Relevance of the input of a layer, with or without its bias.
 
     Args:
         operation: the layer.
-        relevance: that of its output, or of the output of `norm`.
-        rule: the rule of the layer.
+        relevance: relevance of the output of the layer, or of the output of `norm`.
+        rule: rule of the layer.
         norm: batch normalisation that is merged into the layer, or None.
         bias: whether the denominators contain the bias.
     """
@@ -359,7 +376,7 @@ def in_layer(
 
 
 def rule_name(rule: Rule) -> str:
-    """The name of a rule, such as ``"gamma"`` for `gamma_rule`, also if its parameters are set."""
+    """Name of a rule, such as ``"gamma"`` for `gamma_rule`, also if its parameters are set."""
     while isinstance(rule, partial):
         rule = rule.keywords.get("rule", rule.func)
     return rule.__name__.removesuffix("_rule")

@@ -1,16 +1,16 @@
 """Operations of a forward pass as layers ``z = f(x; w, b)``, for LRP and FullGrad.
 
-Both methods need the weights and biases of what a network computes. A network calls the same layer
-in many forms: a module, a function with positions or keywords, ``x @ w + b``, batch normalisation
-after a convolution. This module brings the operations that `vislib.core.BackwardRules` records into
-one form, and decides what the other operations are:
+Both methods need the weights and biases of a network's operations. A network can call the same
+layer in many forms: as a module, as a function with positional or keyword arguments, as
+``x @ w + b``. This module gives the operations that `vislib.core.BackwardRules` records one form,
+and classifies the other operations:
 
-    as_layer       a convolution or dense operation as a `LinearLayer`
-    with_norm      a layer merged with the batch normalisation after it
-    without_bias   a layer with ``b = 0``
+    as_layer       convolution or dense operation as a `LinearLayer`
+    with_norm      layer merged with the batch normalisation after it
+    without_bias   layer with ``b = 0``
     is_shift       whether a sum adds a constant, which is a bias
-    image_factors  how many factors of a product depend on the image
-    check_known    an error for operations that a method has no rule for
+    image_factors  number of factors of a product that depend on the image
+    check_known    error for operations that a method has no rule for
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vislib.core import Operation
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LinearLayer(Operation):
-    """A convolution or dense layer ``z = f(x; w, b)``, with `inputs` ``(x,)`` and `output` ``z``.
+    """Convolution or dense layer ``z = f(x; w, b)``, with `inputs` ``(x,)`` and `output` ``z``.
 
     Attributes:
         weight: w, as `torch.nn.functional.linear` or the convolution takes it.
@@ -41,7 +41,7 @@ class LinearLayer(Operation):
     f: Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
-# The names of positional arguments, where they are not x, weight, bias.
+# The names of the positional arguments of operations for which they are not x, weight, bias.
 _POSITIONS = {
     "matmul": ("x", "weight"),
     "mm": ("x", "weight"),
@@ -49,8 +49,8 @@ _POSITIONS = {
     "batch_norm": ("x", "mean", "var", "weight", "bias", "training", "momentum", "eps"),
 }
 
-# The names used here for PyTorch's keywords. `input` is missing: `BackwardRules` makes it the first
-# positional argument, which is the bias in `addmm`.
+# The names used here for PyTorch's keywords. The keyword `input` is missing, because
+# `BackwardRules` makes it the first positional argument, which is the bias in `addmm`.
 _KEYWORDS = {
     "other": "weight",
     "mat1": "x",
@@ -61,14 +61,14 @@ _KEYWORDS = {
 
 
 def arguments(operation: Operation) -> tuple[dict[str, Any], tuple[Any, ...]]:
-    """The arguments of the call by name, and the positional ones after them."""
+    """Arguments of the call by name, and the remaining positional arguments."""
     names = _POSITIONS.get(operation.name, ("x", "weight", "bias"))
     by_name = dict(zip(names, operation.args, strict=False)) | dict(operation.kwargs)
     return {_KEYWORDS.get(key, key): v for key, v in by_name.items()}, operation.args[len(names) :]
 
 
 def as_layer(operation: Operation) -> LinearLayer:
-    """A convolution or dense operation as a `LinearLayer`.
+    """Convolution or dense operation as a `LinearLayer`.
 
     Raises:
         ValueError: the operation is not such a layer, for example because it multiplies two tensors
@@ -81,8 +81,8 @@ def as_layer(operation: Operation) -> LinearLayer:
     is_layer = operation.family in ("convolution", "dense") and len(operation.inputs) == 1
     if not is_layer or x is not operation.inputs[0]:
         raise ValueError(
-            f"there is no rule for this {operation.name}: it is not a layer, which multiplies an "
-            "input that depends on the image by weights that do not"
+            f"there is no rule for this {operation.name}: it is not a layer, because a layer "
+            "multiplies an input that depends on the image by weights that do not"
         )
 
     def convolve(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
@@ -107,9 +107,7 @@ def as_layer(operation: Operation) -> LinearLayer:
 
 
 def with_norm(layer: LinearLayer, norm: Operation) -> LinearLayer:
-    """A layer and the batch normalisation after it as one layer.
-
-    This is possible because ``γ (z - μ) / σ + β`` is linear in x too.
+    """Layer and the batch normalisation after it, ``γ (z - μ) / σ + β``, as one layer.
 
     Raises:
         ValueError: the batch normalisation is not linear, see `affine_of`.
@@ -124,7 +122,7 @@ def with_norm(layer: LinearLayer, norm: Operation) -> LinearLayer:
 
 
 def without_bias(layer: LinearLayer) -> LinearLayer:
-    """The same layer with ``b = 0``, so that its inputs receive all of the relevance."""
+    """Same layer with ``b = 0``, so that its inputs receive all of the relevance."""
     if layer.bias is None:
         return layer
     with torch.enable_grad():
@@ -153,13 +151,13 @@ def affine_of(norm: Operation) -> tuple[Tensor, Tensor]:
 
 
 def bias_of(layer: LinearLayer) -> Tensor:
-    """The bias in a shape that can be added to ``z``. The layer must have one."""
+    """Bias of a layer that has one, in a shape that can be added to ``z``."""
     assert layer.bias is not None
     return layer.bias if layer.family == "dense" else on_channels(layer.bias, layer.output)
 
 
 def on_channels(v: Tensor, maps: Tensor) -> Tensor:
-    """One number per channel, in a shape that broadcasts to N×C×… feature maps."""
+    """One number for each channel, in a shape that broadcasts to feature maps N×C×…."""
     return v.view(1, -1, *[1] * (maps.ndim - 2))
 
 
@@ -172,7 +170,7 @@ def is_shift(operation: Operation) -> bool:
 
 
 def image_factors(operation: Operation) -> int:
-    """How many factors of a product depend on the image.
+    """Number of factors of a product that depend on the image, 0 to 2.
 
     Raises:
         ValueError: the operation divides by a tensor that depends on the image.
@@ -192,7 +190,7 @@ def _depending(operation: Operation) -> list[bool]:
 
 
 def at_zero(operation: Operation) -> Tensor:
-    """The result of the operation if all its inputs are 0."""
+    """Result of the operation if all its inputs are 0."""
     zeros = {id(x): torch.zeros_like(x) for x in operation.inputs}
     args = [zeros.get(id(a), a) for a in operation.args]
     return operation.function(
@@ -202,7 +200,7 @@ def at_zero(operation: Operation) -> Tensor:
 
 # --- Operations without a family ------------------------------------------------------------------
 
-# Operations that move or select values. For relevance their derivative is the right rule.
+# Operations that move or select values. Their derivative is also the correct rule for relevance.
 MOVES = frozenset(
     """
     cat concat concatenate stack flatten unflatten ravel view view_as reshape reshape_as permute
@@ -226,7 +224,7 @@ def check_known(others: Iterable[str], method: str, also: Iterable[str] = ()) ->
         also: names that the method allows in addition to `MOVES`.
 
     Raises:
-        ValueError: the model calls an operation that does more than move values.
+        ValueError: the model calls an operation that is in neither of these lists.
     """
     if unknown := sorted(set(others) - MOVES - set(also)):
         raise ValueError(f"{method} has no rule for {', '.join(unknown)}, which this model calls")

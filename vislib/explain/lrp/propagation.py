@@ -1,9 +1,14 @@
 """Layer-wise relevance propagation from the score to the pixels.
 
-`lrp` gives the relevance of the pixels or of a hidden layer. `relevance_by_layer` gives the sum of
-relevance after each operation, which shows how much of the score is conserved. Both run the model
+`lrp` returns the relevance of the pixels or of a hidden layer. `relevance_by_layer` returns the sum
+of relevance at each operation, which shows how much of the score is conserved. Both run the model
 once, assign a rule to each operation of the forward pass (`vislib.explain.lrp.composites`), and let
 PyTorch's backward pass apply the rules.
+
+References:
+    Bach et al. 2015, "On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise
+    Relevance Propagation".
+    Montavon et al. 2019, "Layer-Wise Relevance Propagation: An Overview".
 """
 
 from __future__ import annotations
@@ -42,6 +47,29 @@ def lrp(
 ) -> Tensor:
     """Layer-wise relevance propagation: the relevance of each pixel, N×C×H×W, signed.
 
+    Bach et al. 2015; Montavon et al. 2019. Relevance starts at the score ``y_c``. Activations pass
+    it on unchanged, max pooling gives it to the maximum, sums and averages redistribute it by
+    LRP-ε. Batch normalisation that directly follows a layer is merged into this layer, so networks
+    with batch normalisation and residual sums need no canonisation.
+
+    Args:
+        model, x, target: as in `vislib.explain.gradients`.
+        rule: name of a composite in `vislib.explain.lrp.composites.COMPOSITES`, a `Composite`, or
+            one rule of `vislib.explain.lrp.rules` for all layers.
+        layer: module of the model or its dotted name, whose output gets the relevance instead of
+            the pixels.
+        options: parameters of a named composite, such as ``gamma=0.1``.
+
+    Returns:
+        The relevance ``R_i`` in the shape of `x`, or of the output of `layer`. The values of each
+        image sum to its score, except for the relevance that biases and ε absorb
+        (`relevance_by_layer` shows where).
+
+    Raises:
+        ValueError: the rule, an option, the target or the layer does not exist, pixels are outside
+            the box of the zB rule, or LRP has no rule for an operation of the model (gates,
+            softmax, layer normalisation).
+
     >>> _ = torch.manual_seed(0)
     >>> model = nn.Sequential(
     ...     nn.Conv2d(3, 4, 3, bias=False),
@@ -51,56 +79,27 @@ def lrp(
     ...     nn.Linear(4, 5, bias=False),
     ... )
     >>> x = torch.rand(1, 3, 8, 8)
-    >>> relevance = lrp(model, x, 3, rule="epsilon_gamma_box", gamma=0.1)
+    >>> relevance = lrp(model, x, target=3, rule="epsilon_gamma_box", gamma=0.1)
     >>> torch.allclose(relevance.sum(), model(x)[0, 3], rtol=1e-3)
     True
-
-    Relevance starts at the score ``y_c``. Activations pass it on unchanged, max pooling gives it to
-    the maximum, sums and averages redistribute it by LRP-ε. Batch normalisation that directly
-    follows a layer is treated as a part of this layer, so networks with batch normalisation and
-    residual sums need no canonisation. The relevance that biases and ε absorb is lost
-    (`relevance_by_layer` shows where); everything else is conserved. LRP-0 is gradient × input.
-
-    Args:
-        model: N×C×H×W images to N×K logits. It is left as it was.
-        x: the images, N×C×H×W.
-        target: what is explained, see `vislib.core.score`: one class index for all images, N of
-            them, or another kind of target.
-        rule: the name of a composite in `vislib.explain.lrp.composites.COMPOSITES`, a `Composite`,
-            or one rule of `vislib.explain.lrp.rules` for all layers.
-        layer: a layer whose relevance is returned instead of that of the pixels, as a module or its
-            dotted name.
-        options: parameters of a named composite, such as ``gamma=0.1``.
-
-    Returns:
-        The relevance ``R_i`` in the shape of `x`, or in that of the output of `layer`. The values
-        of each image sum to its score, apart from what biases and ε absorb.
-
-    Raises:
-        ValueError: the rule, an option, the target or the layer does not exist, pixels are outside
-            the box of the zB rule, or LRP has no rule for an operation of the model (gates,
-            softmax, layer normalisation).
-
-    Bach et al. 2015, "On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise
-    Relevance Propagation"; Montavon et al. 2019, "Layer-Wise Relevance Propagation: An Overview".
     """
     return _propagate(model, x, target, find_composite(rule, **options), layer)[0]
 
 
 @dataclass(frozen=True)
 class LayerRelevance:
-    """The sums of relevance before and after one operation of the backward pass.
+    """Sums of relevance before and after one operation of the backward pass.
 
     Attributes:
-        name: the dotted name of the layer, or the name of an operation without weights.
-        family: the family of the operation, a key of `vislib.core.FAMILIES`.
-        rule: the name of its rule.
-        at_output: the sum of relevance at the output, N numbers.
-        at_inputs: the sum of relevance at the inputs, N numbers. The difference to `at_output` is
-            what its bias or ε absorbed.
-        remaining: the sum of relevance in the whole network after this operation, N numbers. In a
-            chain of layers it equals `at_inputs`. Where several paths run in parallel, `at_output`
-            and `at_inputs` refer to one path.
+        name: dotted name of the layer, or the name of an operation without weights.
+        family: family of the operation, a key of `vislib.core.FAMILIES`.
+        rule: name of its rule.
+        at_output: sum of relevance at the output, N numbers.
+        at_inputs: sum of relevance at the inputs, N numbers. The bias or ε of the operation has
+            absorbed ``at_output - at_inputs``.
+        remaining: sum of relevance in the whole network after this step, N numbers. In a chain of
+            layers it equals `at_inputs`. If several paths are parallel, `at_output` and `at_inputs`
+            are the sums on one path.
     """
 
     name: str
@@ -119,25 +118,24 @@ def relevance_by_layer(
     rule: str | Rule | Composite = "epsilon_plus",
     **options: Any,
 ) -> list[LayerRelevance]:
-    """The sums of relevance at each operation, from the score to the pixels.
+    """Sums of relevance at each operation, from the score to the pixels.
 
-    >>> model = nn.Sequential(nn.Conv2d(3, 4, 8), nn.ReLU(), nn.Flatten(), nn.Linear(4, 5))
-    >>> steps = relevance_by_layer(model, torch.rand(2, 3, 8, 8), 3)
-    >>> [(step.name, step.rule) for step in steps]
-    [('3', 'epsilon'), ('0', 'z_plus')]
+    Operations that pass relevance on unchanged are left out.
 
     Args:
-        model: N×C×H×W images to N×K logits. It is left as it was.
-        x: the images, N×C×H×W.
-        target: as for `lrp`.
-        rule: as for `lrp`.
-        options: as for `lrp`.
+        model, x, target: as in `vislib.explain.gradients`.
+        rule, options: as in `lrp`.
 
     Returns:
-        One entry for each operation. Operations that pass relevance on unchanged are left out.
+        One `LayerRelevance` for each operation, in the order of the backward pass.
 
     Raises:
-        ValueError: as for `lrp`.
+        ValueError: as in `lrp`.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 8), nn.ReLU(), nn.Flatten(), nn.Linear(4, 5))
+    >>> steps = relevance_by_layer(model, torch.rand(2, 3, 8, 8), target=3)
+    >>> [(step.name, step.rule) for step in steps]
+    [('3', 'epsilon'), ('0', 'z_plus')]
     """
     return _propagate(model, x, target, find_composite(rule, **options), None)[1]
 
@@ -145,7 +143,7 @@ def relevance_by_layer(
 def _propagate(
     model: nn.Module, x: Tensor, target: Target, composite: Composite, layer: Layer | None
 ) -> tuple[Tensor, list[LayerRelevance]]:
-    """The relevance at the layer (default: at the pixels), and the steps on the way to it."""
+    """Relevance at the layer (default: at the pixels), and the steps of the backward pass to it."""
     rules: dict[Operation, Rule] = {}
     steps: list[LayerRelevance] = []
     label = operation_labels(model)
@@ -178,8 +176,8 @@ def _propagate(
         for operation in rules:
             if operation.output.ndim == 0:
                 raise ValueError(
-                    f"LRP explains each image separately, but this {operation.name} makes one "
-                    "number of all images: pass it the dimensions of one image"
+                    f"LRP explains each image separately, but this {operation.name} reduces the "
+                    "whole batch to one number: pass dim= without the batch dimension"
                 )
         by_family: dict[str, Any] = dict.fromkeys(FAMILIES, apply_rule)
         (relevance,) = forward.backward(forward.maps, signal=forward.contributions, **by_family)
@@ -190,7 +188,7 @@ def _sum_per_image(relevance: Tensor) -> Tensor:
     return relevance.flatten(1).sum(dim=1)
 
 
-# --- The bounds of the zB rule --------------------------------------------------------------------
+# --- Bounds of the zB rule ------------------------------------------------------------------------
 
 
 def _boxes(
@@ -198,15 +196,15 @@ def _boxes(
 ) -> dict[int, tuple[Tensor, Tensor]]:
     """Bounds of the inputs of the first layers, by the index of the layer, from those of pixels.
 
-    An image of all lowest and one of all highest values are run through the model up to these
-    layers, which applies the normalisation in between, in any form.
+    An image of all smallest values and an image of all largest values run through the model up to
+    these layers, so that any normalisation before them also applies to the bounds.
     """
     ends = [torch.as_tensor(v, dtype=x.dtype, device=x.device) for v in box]
     low, high = (end.expand(x.shape[1:]) for end in ends)
     if (x < low).any() or (x > high).any():
         raise ValueError(
             f"the zB rule needs pixels within its box, low={box[0]} to high={box[1]}, got pixels "
-            f"between {x.min():.3g} and {x.max():.3g}: pass low= and high="
+            f"between {x.min():.3g} and {x.max():.3g}: set low= and high="
         )
     recording = _RecordUntil(max(layers, default=-1) + 1)
     with recording, suppress(_StopForward):

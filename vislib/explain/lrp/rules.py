@@ -118,7 +118,10 @@ def gamma_rule(
     def for_sign(
         same_sign: Callable[..., Any], other_sign: Callable[..., Any], relevance: Tensor
     ) -> Tensor:
-        """Outputs of one sign, whose contributions are x⁺ same_sign(w) and x⁻ other_sign(w)."""
+        """Relevance of the input from outputs of one sign.
+
+        Contributions of this sign are ``x⁺ same_sign(w)`` and ``x⁻ other_sign(w)``.
+        """
         return redistribute_by_terms(
             operation,
             relevance,
