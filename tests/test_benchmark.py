@@ -721,7 +721,7 @@ def test_a_net_with_nan_weights_is_named(scenes, tmp_path, monkeypatch):
         return {"": model}
 
     monkeypatch.setattr(benchmark, "_load_models", load)
-    with pytest.raises(InputError, match="pocket_alexnet answers with NaN"):
+    with pytest.raises(InputError, match="pocket_alexnet returns NaN"):
         run(scenes, tmp_path)
 
 
@@ -755,7 +755,9 @@ def test_a_category_that_the_net_does_not_know(own_scenes, tmp_path):
     _renamed(own_scenes, "wolf")
     with pytest.raises(InputError, match=r"pocket_alexnet has no class for 'wolf': known are"):
         run(own_scenes, tmp_path, categories=["wolf"])
-    with pytest.raises(InputError, match=r"no category that pocket_alexnet, pocket_squ.* know"):
+    with pytest.raises(
+        InputError, match=r"no category for which pocket_alexnet, pocket_squ.* have a class"
+    ):
         run(own_scenes, tmp_path, categories=None)
 
 

@@ -166,7 +166,9 @@ def test_cam_refuses_another_pooling(scale, x):
     """Also if the logits are so small that a fixed tolerance would accept them."""
     model = Pooled("log-sum-exp")
     model.head.weight.data *= scale
-    with pytest.raises(ValueError, match=r"the mean or the maximum of each feature map .* use grad_cam"):
+    with pytest.raises(
+        ValueError, match=r"the mean or the maximum of each feature map .* use grad_cam"
+    ):
         cam(model, x, 3)
 
 

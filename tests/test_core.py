@@ -353,7 +353,9 @@ def test_default_layer_where_there_are_as_many_maps_as_classes(x):
 
 def test_default_layer_of_a_net_without_maps(x):
     flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 12, 5))
-    with pytest.raises(ValueError, match=r"no convolutional feature map larger than 1×1 .* pass layer="):
+    with pytest.raises(
+        ValueError, match=r"no convolutional feature map larger than 1×1 .* pass layer="
+    ):
         last_conv_stage(flat, x)
 
 
@@ -531,8 +533,14 @@ def test_target_as_a_function_of_the_logits(net, x):
         (lambda x: (255 * x).to(torch.uint8), r"float tensor .*got torch.uint8 of shape"),
         (lambda x: x[:0], r"got torch.float32 of shape \(0, 3, 12, 12\)"),
         (lambda x: x.numpy(), r"got ndarray"),
-        (lambda x: x.index_fill(0, torch.tensor(1), torch.nan), r"NaN or infinite values in image 1"),
-        (lambda x: x.index_fill(3, torch.tensor(5), torch.inf), r"NaN or infinite values in image 0"),
+        (
+            lambda x: x.index_fill(0, torch.tensor(1), torch.nan),
+            r"NaN or infinite values in image 1",
+        ),
+        (
+            lambda x: x.index_fill(3, torch.tensor(5), torch.inf),
+            r"NaN or infinite values in image 0",
+        ),
     ],
     ids=["3-D", "integer", "empty", "array", "NaN", "infinite"],
 )

@@ -416,6 +416,8 @@ def test_a_rule_that_cannot_act_is_refused(small_x):
     """Otherwise the result would be the plain gradient under another name."""
     with (
         one_forward(Small(nn.ReLU()), small_x, 0) as forward,
-        pytest.raises(ValueError, match=r"this forward pass \(none\), got activation: pass families="),
+        pytest.raises(
+            ValueError, match=r"this forward pass \(none\), got activation: pass families="
+        ),
     ):
         forward.backward(activation=guided_rule)

@@ -1,17 +1,17 @@
-"""The capstone: which fraction of each explanation falls on the object, over images, networks,
-methods and sizes.
+"""Benchmark of the energy fraction P over images, networks, methods and sizes.
 
-A `Plan` says what is measured. The work is a list of independent batches, each a few (image,
-category) units for one network at one size. `batches` writes the list, `run_batch` turns one batch
-into records, and `run` goes through the list and stores each finished batch in one file that never
-changes again. A run that was killed continues where it was, with the same result.
+A `Plan` has the settings of a run. The work is a list of independent batches. Each batch consists
+of a few units, which are pairs of an image and a category, for one network at one size. `batches`
+makes the list, `run_batch` computes the records of one batch, and `run` goes through the list and
+stores each finished batch in one file that never changes again. A run that was killed continues
+after its last finished batch, with the same result.
 
-Within a batch, one forward pass serves all methods of `methods.SHARED_PASS` (`explain`): one
-forward and three backward passes instead of the nine and ten of separate calls. The methods of
+Within a batch, one forward pass serves all methods of `methods.SHARED_PASS` (`explain`): it needs
+one forward and three backward passes, where separate calls need nine and ten. The methods of
 `methods.OWN_PASSES` run one by one, with the settings of the registry.
 
-Sensitivity, the squared gradient, is in effect another measure of the gradient: its P is the
-gradient's with fourth powers instead of squares.
+Sensitivity is the squared gradient. Its P is therefore another measure of the gradient, with fourth
+powers instead of squares.
 """
 
 from __future__ import annotations
@@ -48,21 +48,23 @@ NO_NET = "none"  # the network of the controls
 
 Targets = Mapping[str, Sequence[int]]
 
+# Number of pixels in a batch, as in `vislib.explain.averaging`.
 _BATCH_PIXELS = 4 * 224 * 224
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The settings of a run.
+    """Settings of a run.
 
     Attributes:
         nets: names for `nets.load`.
-        categories: names of COCO categories; None for all that the data and all networks share.
-        methods: names in `methods.BENCHMARK`, or "all".
-        sizes: sides of square images in pixels, and "original".
-        per_category: how many images of each category, the first ones.
-        controls: also networks with random weights, and the maps of `methods.CONTROLS`.
-        class_table: a JSON file from categories to ImageNet classes, see
+        categories: names of COCO categories; None for all that the data and all networks have.
+        methods: names in `methods.BENCHMARK`, or ``"all"``.
+        sizes: sides of square images in pixels, or ``"original"``.
+        per_category: number of images of each category, the first ones of the data.
+        controls: whether to include networks with random weights and the maps of
+            `methods.CONTROLS`.
+        class_table: JSON file from categories to ImageNet classes, see
             `vislib.data.coco.imagenet_targets`.
     """
 
@@ -80,8 +82,8 @@ class Batch:
     """Units of work for one network at one size.
 
     Attributes:
-        net: the network's name, `NO_NET` for the controls.
-        size: the side of the images in pixels, or "original".
+        net: name of the network, `NO_NET` for the controls.
+        size: side of the images in pixels, or ``"original"``.
         units: pairs of image id and category.
     """
 
@@ -92,18 +94,18 @@ class Batch:
 
 @dataclass(frozen=True)
 class Record:
-    """One row of the benchmark.
+    """One row of the results: the energy of one attribution map.
 
     Attributes:
-        image_id, category: what was explained.
-        net: the network's name, `NO_NET` for a control.
-        method: the method's name, with the suffix `RANDOM` for random weights.
-        size: as in `Batch`.
-        P: the fraction of energy on the object, 0 to 1; NaN if the map has no energy.
-        E, E_total: the energy on the object and that of the whole map.
-        mask_fraction: the fraction of the image that the dilated mask covers, 0 to 1.
-        score_rank: the rank of the explained class among the logits, 1 for the largest (0 for a
-            control).
+        image_id, category: the unit that was explained.
+        net: name of the network, `NO_NET` for a control.
+        method: name of the method, with the suffix `RANDOM` for random weights.
+        size: size of the batch, as text.
+        P: fraction of the energy on the object, 0 to 1; NaN if the map has no energy.
+        E, E_total: energy on the object and of the whole map.
+        mask_fraction: fraction of the image that the dilated mask covers, 0 to 1.
+        score_rank: rank of the explained class among the logits, 1 for the largest; 0 for a
+            control.
     """
 
     image_id: int
@@ -120,11 +122,11 @@ class Record:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A unit that gave no record.
+    """Unit that gave no record.
 
     Attributes:
         image_id, category, net, size: as in `Record`.
-        reason: the message for the user.
+        reason: the reason, a message for the user.
     """
 
     image_id: int
@@ -138,12 +140,13 @@ class Skipped:
 
 
 class Explanation(NamedTuple):
-    """The result of `explain`.
+    """Result of `explain`.
 
     Attributes:
-        maps: by method, N×C×H×W or N×1×H×W at the size of the images, raw and signed.
+        maps: attribution maps by the name of the method, N×C×H×W or N×1×H×W at the size of the
+            images, raw and signed.
         logits: N×K.
-        target: the target that was explained.
+        target: target that was explained.
     """
 
     maps: dict[str, Tensor]
@@ -159,17 +162,17 @@ def explain(
     *,
     layer: str,
 ) -> Explanation:
-    """The attribution maps of several methods, upsampled to the size of the images.
+    """Attribution maps of several methods, raw and signed, upsampled to the size of the images.
 
-    The maps of `methods.SHARED_PASS` come from one forward pass and equal those of the methods'
-    functions to the last bit. Each method of `methods.OWN_PASSES` is called by itself.
+    The maps of `methods.SHARED_PASS` come from one forward pass and equal the results of the
+    methods' functions to the last bit. Each method of `methods.OWN_PASSES` is called separately.
 
     Args:
-        model: N×C×H×W images to N×K logits.
-        x: the images, N×C×H×W.
-        target: see `vislib.core.score`, or a function that gives the target from the logits.
+        model, x: as in `vislib.explain.gradients`.
+        target: as in `vislib.explain.gradients`, or a function that gives the target from the N×K
+            logits.
         methods: names in `methods.METHODS`.
-        layer: the dotted name of the layer for the class activation maps.
+        layer: dotted name of the layer for the class activation maps.
 
     Raises:
         ValueError: a method cannot explain this network; the message begins with its name.
@@ -210,14 +213,18 @@ def explain(
     return Explanation({name: maps[name] for name in methods}, logits, target)
 
 
-# --- The work -------------------------------------------------------------------------------------
+# --- Batches of work ------------------------------------------------------------------------------
 
 
 def batches(coco: Coco, plan: Plan) -> list[Batch]:
-    """The whole work of a plan with known categories, as a list.
+    """All batches of a plan, in the order of networks and sizes.
 
-    The batches depend on the arguments alone and never on what is already done. The same batch
-    always holds the same units, so its numbers are the same to the last bit.
+    The batches depend only on the arguments and not on the work that is already done. A batch
+    always has the same units, so its numbers are the same to the last bit.
+
+    Args:
+        coco: data set.
+        plan: settings of the run. Its categories must be names, not None.
     """
     units = sorted(
         (image_id, category)
@@ -238,6 +245,8 @@ def batches(coco: Coco, plan: Plan) -> list[Batch]:
 
 
 class _Unit(NamedTuple):
+    """Image and mask of a unit."""
+
     image_id: int
     category: str
     image: Tensor
@@ -245,7 +254,7 @@ class _Unit(NamedTuple):
 
 
 class _Result(NamedTuple):
-    """The maps of one method for the units of a batch, and the rank of each explained class."""
+    """Maps of one method for the units of a batch, and the rank of each explained class."""
 
     method: str
     maps: Sequence[Tensor]
@@ -263,19 +272,19 @@ def run_batch(
     save_maps: Path | None = None,
     files: Mapping[int, bytes | None] | None = None,
 ) -> tuple[list[Record], list[Skipped]]:
-    """The records of one batch, and the units that could not be used, with reasons.
+    """Records of one batch, and the units that could not be used, with reasons.
 
     Args:
         batch: the units.
-        coco: the data that they come from.
-        models: from a suffix of the method's name to a network,
+        coco: data set of the units.
+        models: networks by the suffix of the method's name,
             ``{"": trained, "_random": untrained}``; empty for the controls.
-        targets: the network's classes for each category; the one with the largest logit is
+        targets: classes of the network for each category. The class with the largest logit is
             explained.
         methods: names in `methods.BENCHMARK`.
-        layer: the layer for class activation maps, in each of the networks.
-        save_maps: the folder for raw maps (`map_file`); None to keep none.
-        files: the contents of image files by image id, for those that have already been read.
+        layer: dotted name of the layer for class activation maps, in each of the networks.
+        save_maps: folder for raw maps (`map_file`); None to keep none.
+        files: contents of image files by image id, for files that have already been read.
     """
     units, skipped = _load(batch, coco, files or {})
     results: list[_Result] = []
@@ -305,7 +314,7 @@ def run_batch(
 def _load(
     batch: Batch, coco: Coco, files: Mapping[int, bytes | None]
 ) -> tuple[list[_Unit], list[Skipped]]:
-    """The images and masks of a batch, and the units that have none, with reasons."""
+    """Images and masks of a batch, and the units without them, with reasons."""
     units, skipped = [], []
     for image_id, category in batch.units:
         try:
@@ -332,20 +341,21 @@ def _explained(
     methods: Sequence[str],
     layer: str,
 ) -> list[_Result]:
-    """The maps of all methods on one network, and the ranks of the explained classes."""
+    """Maps of all methods on one network, and the ranks of the explained classes."""
 
     def target(logits: Tensor) -> Tensor:
         if not logits.isfinite().all():
             raise InputError(
-                f"{net + suffix} answers with NaN or infinite scores: its weights are damaged"
+                f"{net + suffix} returns NaN or infinite logits, so its weights are damaged: load "
+                "or train it again"
             )
         return choose(logits)
 
     x = x.to(next(model.parameters()).device)
     small = min(x.shape[-2:]) < model.input_size
     try:
-        # PyTorch reports a window larger than its feature map by a RuntimeError. Only the plain
-        # forward pass may fail like that: in a method, a RuntimeError is a programming error.
+        # PyTorch raises a RuntimeError for a kernel larger than its feature map. Only the plain
+        # forward pass may raise it: in a method, a RuntimeError is a programming error.
         if small:
             with frozen(model), torch.no_grad():
                 model(x.clone())
@@ -365,6 +375,7 @@ def _explained(
 
 
 def _too_small(net: str, x: Tensor, error: Exception) -> _TooSmallError:
+    """Error that names the network and the size of the image."""
     return _TooSmallError(
         f"{net} cannot take an image of {x.shape[-1]}×{x.shape[-2]} pixels: {error}"
     )
@@ -373,7 +384,7 @@ def _too_small(net: str, x: Tensor, error: Exception) -> _TooSmallError:
 def _measured(
     batch: Batch, unit: _Unit, method: str, one_map: Tensor, rank: int, save_maps: Path | None
 ) -> Record:
-    """The record of one map, which is saved if there is a folder for it."""
+    """Record of one map, which is also saved if there is a folder for it."""
     if save_maps is not None:
         _save_map(save_maps, batch, unit, method, one_map)
     return Record(
@@ -388,27 +399,31 @@ def _measured(
     )
 
 
-# --- The run --------------------------------------------------------------------------------------
+# --- Run of a plan --------------------------------------------------------------------------------
 
 
 def run(
     coco: Coco, out: Path, plan: Plan, *, device: str = "cpu", save_maps: bool = False
 ) -> tuple[list[Record], list[Skipped]]:
-    """Run what is not yet done, and return all records in the order of the plan.
+    """Run the batches that are not finished, and return all records in the order of the plan.
 
-    Finished batches are in ``out/parts``, one file each, which is written as a whole or not at all.
-    The file's name is a fingerprint of everything that the numbers depend on, so a folder may hold
-    several runs and never mixes them up. Batches with skipped units are tried again.
+    Each finished batch is a file in ``out/parts``, which is written as a whole or not at all. The
+    name of the file is a fingerprint of everything that the numbers depend on, so the results of
+    several runs in one folder are never mixed. Batches with skipped units run again.
 
     Args:
-        coco: the data.
-        out: the folder of the results.
-        plan: what is measured.
-        device: where the networks run.
-        save_maps: also keep the raw maps, see `map_file`.
+        coco: data set.
+        out: folder of the results.
+        plan: settings of the run.
+        device: device of the networks, such as ``"cpu"`` or ``"cuda"``.
+        save_maps: whether to keep the raw maps, too, see `map_file`.
+
+    Returns:
+        The records, and the units that gave no record.
 
     Raises:
-        InputError: a name in the plan, the device or the folder is wrong, or no image fits.
+        InputError: a name in the plan, the device or the folder is wrong, or no image shows one of
+            the categories.
     """
     from tqdm.auto import tqdm
 
@@ -454,7 +469,7 @@ def run(
 
 
 def _parts_folder(out: Path) -> Path:
-    """The folder of finished batches, which is made if it is missing."""
+    """Folder of the finished batches, which is made if it is missing."""
     parts = out / "parts"
     try:
         parts.mkdir(parents=True, exist_ok=True)
@@ -466,7 +481,7 @@ def _parts_folder(out: Path) -> Path:
 
 
 def _checked(plan: Plan, coco: Coco, targets: Mapping[str, Targets]) -> Plan:
-    """The plan with each name once, its methods and categories written out, or an `InputError`."""
+    """Plan with each name once and with all names for None and "all", or an `InputError`."""
     return replace(
         plan,
         nets=tuple(dict.fromkeys(plan.nets)),
@@ -477,26 +492,29 @@ def _checked(plan: Plan, coco: Coco, targets: Mapping[str, Targets]) -> Plan:
 
 
 def check_methods(methods: Sequence[str]) -> tuple[str, ...]:
-    """The methods to run, each once; all of the benchmark if "all" is among them.
+    """Methods to run, each once; all of the benchmark if "all" is among them.
+
+    Args:
+        methods: names in `methods.BENCHMARK`, or ``"all"``.
 
     Raises:
         InputError: a method is not part of the benchmark.
     """
     for name in methods:
         if name not in (*BENCHMARK, "all"):
-            raise InputError(f"there is no method {name!r} here: {nearest(name, BENCHMARK)}")
+            raise InputError(f"the benchmark has no method {name!r}: {nearest(name, BENCHMARK)}")
     return BENCHMARK if "all" in methods else tuple(dict.fromkeys(methods))
 
 
 def check_categories(
     coco: Coco, categories: Sequence[str] | None, targets: Mapping[str, Targets]
 ) -> tuple[str, ...]:
-    """The categories to run, each once; None gives all that the data and the networks share.
+    """Categories to run, each once.
 
     Args:
-        coco: the data.
-        categories: names, or None.
-        targets: for each network its classes by category, see `vislib.nets.class_targets`.
+        coco: data set.
+        categories: names of categories; None for all that the data and all networks have.
+        targets: classes of each network by category, see `vislib.nets.class_targets`.
 
     Raises:
         InputError: the data or a network does not have a category.
@@ -504,7 +522,10 @@ def check_categories(
     if categories is None:
         shared = [name for name in coco.categories if all(name in t for t in targets.values())]
         if not shared:
-            raise InputError(f"{coco.folder} has no category that {', '.join(targets)} know")
+            raise InputError(
+                f"{coco.folder} has no category for which {', '.join(targets)} have a class: "
+                "choose other networks or other data"
+            )
         return tuple(shared)
     for category in categories:
         if category not in coco.categories:
@@ -518,6 +539,7 @@ def check_categories(
 
 
 def _load_models(net: str, device: str, controls: bool) -> dict[str, nets.Classifier]:
+    """Trained network and, for the controls, one with random weights, as `run_batch` needs them."""
     models = {"": nets.load(net, device=device)}
     if controls:
         models[RANDOM] = nets.load(net, device=device, weights=False)
@@ -525,18 +547,18 @@ def _load_models(net: str, device: str, controls: bool) -> dict[str, nets.Classi
 
 
 def _stage(model: nets.Classifier) -> str:
-    """The last convolutional stage at the size that the network was made for."""
+    """Name of the last convolutional stage at the size for which the network was made."""
     size, device = model.input_size, next(model.parameters()).device
     return last_conv_stage(model, torch.zeros(1, 3, size, size, device=device))
 
 
-# --- Parts: what is done --------------------------------------------------------------------------
+# --- Parts: finished batches ----------------------------------------------------------------------
 
 
 def _setting(
     plan: Plan, models: Mapping[str, nn.Module], targets: Targets | None
 ) -> dict[str, Any]:
-    """The settings on which the numbers of one network depend, besides data and batch."""
+    """Settings on which the numbers of one network depend, besides data and batch."""
     if not models:
         return {"weights": [], "targets": None, "methods": CONTROLS, "settings": []}
     assert targets is not None
@@ -549,6 +571,7 @@ def _setting(
 
 
 def _fingerprint(model: nn.Module) -> str:
+    """Hash of the names and values of all parameters and buffers."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
@@ -557,7 +580,7 @@ def _fingerprint(model: nn.Module) -> str:
 
 
 def _read(coco: Coco, image_id: int) -> bytes | None:
-    """The image's file, or None if it cannot be read; `run_batch` then gives the reason."""
+    """Content of the image's file, or None if it cannot be read (`run_batch` gives the reason)."""
     try:
         return coco.image_bytes(image_id)
     except InputError:
@@ -569,15 +592,17 @@ def _digest(content: bytes | None) -> str:
 
 
 def _key(setting: Mapping[str, Any], batch: Batch, files: Mapping[int, bytes | None]) -> str:
-    """The fingerprint of all that the numbers of a batch depend on: images, annotations, weights,
-    classes, methods and their settings."""
+    """Fingerprint of all that the numbers of a batch depend on.
+
+    These are images, annotations, weights, classes, methods and their settings.
+    """
     images = [_digest(files[image_id]) for image_id, _ in batch.units]
     text = json.dumps({**setting, **asdict(batch), "images": images}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _read_part(path: Path) -> tuple[list[Record], list[Skipped]]:
-    """The content of a part; nothing if it is missing or damaged, so that it is done again."""
+    """Content of a part; empty if it is missing or damaged, so that the batch runs again."""
     try:
         part = json.loads(path.read_text(encoding="utf-8"))
         records = [
@@ -596,12 +621,12 @@ def _write_part(path: Path, records: Sequence[Record], skipped: Sequence[Skipped
 
 
 def map_file(folder: Path, net: str, size: Size, image_id: int, category: str, method: str) -> Path:
-    """The file in which a run with ``save_maps`` keeps a raw map (C×H×W, NumPy's format).
+    """Path of the file in which a run with ``save_maps`` keeps a raw map (C×H×W, NumPy's format).
 
-    A drawing of the map is beside it, as PNG.
+    Next to it is a PNG file with the map as an image.
 
     Args:
-        folder: the folder ``maps`` of the run.
+        folder: folder ``maps`` of the run.
         net, size, image_id, category, method: as in `Record`.
     """
     name = f"{image_id:012d}_{category.replace(' ', '_')}_{method}.npy"

@@ -1,10 +1,10 @@
-"""The registry of methods: everything that the benchmark, the reports and the course know of each.
+"""Registry of the explanation methods, for the benchmark, the reports and the course.
 
-A new method is one function, one entry in `METHODS` and one test. Nothing else lists methods.
+A new method is one function, one entry in `METHODS` and one test. No other module lists methods.
 
-CAM is not part of the benchmark, because it exists only for networks that end in a pooling and one
-linear layer, where Grad-CAM is its positive part up to a factor. The controls are entries too: they
-are called as methods are, and look at the image alone.
+CAM is not part of the benchmark, because it exists only for networks that end in global pooling and
+one linear layer. After global average pooling, Grad-CAM is its positive part up to a factor. The
+controls are entries, too: they have the signature of a method but use only the image.
 """
 
 from __future__ import annotations
@@ -27,33 +27,34 @@ from vislib.explain.taylor import simple_taylor
 from vislib.features import deconvnet
 from vislib.measure import energy
 
-RANDOM = "_random"  # ends the name of a method that was run on a network with random weights
+RANDOM = "_random"  # suffix of a method's name if the network has random weights
 
-# Kinds of question: what changes if the image changes a little, which pattern, which positions,
-# what changes if the image changes a lot, what each part contributes to the score, and controls.
+# Kinds of question: How does the score change with a small change of the image? Which pattern does
+# the network see? Which positions support the class? How does the score change with a large change
+# of the image? What does each part contribute to the score?
 KINDS = ("small change", "pattern", "position", "large change", "contribution", "control")
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method with its settings in the benchmark and its position in the course.
+    """Explanation method with its settings in the benchmark and its notebook in the course.
 
     Attributes:
-        name: the key in `METHODS`.
-        title: the name for tables and figures.
-        notebook: the number of the notebook that teaches the method.
-        kind: the kind of question, one of `KINDS`.
-        question: the question that an attribution map of this method answers.
-        function: ``function(model, x, target, **options)``, and with ``layer=`` if `at_layer`.
-        options: the settings of the function in the benchmark. A change of a setting is a change of
-            the run: stored parts with other settings are not reused.
-        at_layer: the method looks at a layer, and gets the same layer as Grad-CAM.
-        rule: the backward rule of the activations, if the map is a backward pass to the pixels.
-        formula: the formula of the map from a layer's feature maps and their gradients, if the map
-            is a class activation map.
-        times_input: the map is multiplied by the image.
-        control: a map that depends on the image alone, without network and class.
-        note: why the method is not part of the benchmark; empty if it is.
+        name: key in `METHODS`.
+        title: name for tables and figures.
+        notebook: number of the notebook that teaches the method.
+        kind: kind of question, one of `KINDS`.
+        question: question that an attribution map of this method answers.
+        function: ``function(model, x, target, **options)``, also with ``layer=`` if `at_layer`.
+        options: settings of the function in the benchmark. Stored results with other settings are
+            not reused.
+        at_layer: whether the method uses the feature maps of a layer, the same layer for all.
+        rule: backward rule of the activations, if the map is a backward pass to the pixels.
+        formula: formula of the map from feature maps and their gradients, if the map is a class
+            activation map.
+        times_input: whether the map is multiplied by the image.
+        control: whether the map depends on the image only, not on the network and the class.
+        note: reason why the method is not part of the benchmark; empty if it is.
     """
 
     name: str
@@ -71,7 +72,7 @@ class Method:
     note: str = ""
 
     def __call__(self, model: nn.Module, x: Tensor, target: Target, layer: str) -> Tensor:
-        """The attribution maps, raw and signed, at the method's own size."""
+        """Attribution maps of the images, raw and signed, at the size that the method gives."""
         where = {"layer": layer} if self.at_layer else {}
         return self.function(model, x, target, **where, **self.options)
 
@@ -83,7 +84,8 @@ class Method:
     def shares_pass(self) -> bool:
         """Whether one forward pass serves this method together with others.
 
-        The map is then the product of what `formula`, `rule` and `times_input` say.
+        The map is then a product: the class activation map by `formula`, the backward pass by
+        `rule`, and the image if `times_input`.
         """
         return self.rule is not None or self.formula is not None
 
@@ -94,12 +96,12 @@ class Method:
 def occlusion_by_fraction(
     model: nn.Module, x: Tensor, target: Target, *, square: int, step: int
 ) -> Tensor:
-    """`occlusion` with a grey square that grows with the image, N×1×H×W, signed.
+    """`occlusion` with a grey square whose size is a fraction of the image: N×1×H×W, signed.
 
     Args:
         model, x, target: as in `vislib.explain.gradients`.
-        square: the side of the square is 1/`square` of the image's shorter side.
-        step: the step is 1/`step` of it.
+        square: side of the square, as 1/`square` of the shorter side of the image.
+        step: stride, as 1/`step` of the shorter side of the image.
     """
     side = min(x.shape[-2:])
     size, stride = max(1, side // square), max(1, side // step)
@@ -107,10 +109,12 @@ def occlusion_by_fraction(
 
 
 def taylor_or_zero(model: nn.Module, x: Tensor, target: Target) -> Tensor:
-    """`simple_taylor` of `model` for `target` at `x`, and zeros for an image without a root point:
-    N×C×H×W, signed.
+    """`simple_taylor`, with zeros for an image without a root point: N×C×H×W, signed.
 
-    A map of zeros has no energy, so its P is undefined and counted as undefined.
+    A map of zeros has no energy, so its P is undefined, and the benchmark counts it as undefined.
+
+    Args:
+        model, x, target: as in `vislib.explain.gradients`.
     """
     maps = torch.zeros_like(x)
     for i, one in enumerate(split_target(target, len(x))):
@@ -120,13 +124,12 @@ def taylor_or_zero(model: nn.Module, x: Tensor, target: Target) -> Tensor:
 
 
 def unit_deconvnet(model: nn.Module, x: Tensor, target: Target, *, layer: str) -> Tensor:
-    """The deconvnet's reconstruction from the most active unit of each image, N×C×H×W, signed.
-
-    The class has no influence: `target` only makes the signature that of all methods.
+    """Deconvnet reconstruction from the most active unit of each image: N×C×H×W, signed.
 
     Args:
-        model, x, target: as in `vislib.explain.gradients`.
-        layer: the dotted name of the unit's layer.
+        model, x: as in `vislib.explain.gradients`.
+        target: not used, so that all methods have the same signature.
+        layer: dotted name of the unit's layer.
 
     Raises:
         ValueError: the modules up to the layer do not form a chain, see `deconvnet.chain`.
@@ -140,7 +143,7 @@ def unit_deconvnet(model: nn.Module, x: Tensor, target: Target, *, layer: str) -
 
 
 def _control(draw: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-    """A method from a function of one image, C×H×W to 1×H×W."""
+    """Function with the signature of a method from a function of one image, C×H×W to 1×H×W."""
 
     def function(model: nn.Module | None, x: Tensor, target: Target) -> Tensor:
         return torch.stack([draw(image) for image in x]).to(x.device)
@@ -148,7 +151,7 @@ def _control(draw: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
     return function
 
 
-# --- The registry ---------------------------------------------------------------------------------
+# --- Registry -------------------------------------------------------------------------------------
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -412,7 +415,7 @@ METHODS: dict[str, Method] = {
         ),
     )
 }
-"""All methods of the course with an attribution map for one image, by name."""
+"""All methods and controls of the course that give an attribution map, by name."""
 
 CONTROLS = tuple(name for name, method in METHODS.items() if method.control)
 BENCHMARK = tuple(name for name, m in METHODS.items() if not m.control and not m.note)
@@ -423,6 +426,6 @@ STUDY = ("gradient", "deconvnet", "guided_backprop", "grad_cam", "guided_grad_ca
 
 
 def title_of(name: str) -> str:
-    """The title of a method, also on random weights: "Guided Grad-CAM, random"."""
+    """Title of a method, also on random weights: "Guided Grad-CAM, random"."""
     title = METHODS[name.removesuffix(RANDOM)].title
     return title + (", random" if name.endswith(RANDOM) else "")

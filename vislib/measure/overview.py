@@ -1,20 +1,23 @@
-"""One page for all methods: the question of each, its cost, and its results in four checks.
+"""One page for all methods: the question of each method, its cost, and its results.
 
-The questions are those of the registry. Everything else is measured (`measure`, one record for each
-method and scene), with the settings that a method has in the registry, and collected by `page`:
+The questions are those of the registry. `measure` runs each method on each scene, with the settings
+of the registry, and `page` collects its records:
 
-* **passes**: how many images go through the network for one attribution map, and how many signals
-  are propagated back from its logits (`passes`);
-* **two classes**: the rank correlation of the maps of two classes that are both in the scene. A
-  method that gives the same map for both cannot tell which part speaks for which class;
+* **passes**: the number of images that go through the network for one attribution map, and the
+  number of signals that are propagated back from its logits (`passes`);
+* **two classes**: the rank correlation of the maps of two classes that are both in the scene. If a
+  method gives the same map for both, the map does not show which part is evidence for which class;
 * **last random** and **all random**: the rank correlation of the map's absolute values before and
-  after the weights of the last layer, or of all layers, were made random (the first and the last
-  step of Adebayo et al. 2018, "Sanity Checks for Saliency Maps"), as a mean over several draws of
-  the weights. A map that stays the same does not show what the network has learnt;
+  after the last layer, or all layers, got random weights, as a mean over several draws of the
+  weights. These are the first and the last step of Adebayo et al. 2018. A map that stays the same
+  does not show what the network has learnt;
 * **P**: the mean fraction of energy on the object, from the stored benchmark (`stored_energy`).
 
-Two maps are called similar above a rank correlation of `SIMILAR`. A verdict needs the whole 95 %
-interval over the scenes on one side of that value.
+Two maps are called similar if their rank correlation is above `SIMILAR`. A verdict needs the whole
+95 % interval over the scenes on one side of this value.
+
+References:
+    Adebayo et al. 2018, "Sanity Checks for Saliency Maps".
 """
 
 from __future__ import annotations
@@ -49,7 +52,7 @@ CHECKS = ("two_classes", "last_random", "all_random")
 NO_BREAK, DASH = "\u00a0", "–"
 MEASURED = DATA / "benchmark" / "overview.parquet"  # written by data/make/store_overview.py
 
-# The methods in the order of the page: by kind of question, as in the registry.
+# The methods in the order of the page: by kind of question, then as in the registry.
 ORDER = sorted(METHODS, key=lambda name: KINDS.index(METHODS[name].kind))
 
 
@@ -57,11 +60,11 @@ ORDER = sorted(METHODS, key=lambda name: KINDS.index(METHODS[name].kind))
 
 
 class Passes(NamedTuple):
-    """The cost of one attribution map.
+    """Cost of one attribution map.
 
     Attributes:
-        forwards: images that go through the network.
-        backwards: signals that are propagated back from its logits.
+        forwards: number of images that go through the network.
+        backwards: number of signals that are propagated back from its logits.
     """
 
     forwards: float
@@ -69,13 +72,13 @@ class Passes(NamedTuple):
 
 
 class Scenes(NamedTuple):
-    """Images that show objects of two classes each.
+    """Images, each with objects of two classes.
 
     Attributes:
         ids: N image ids.
-        images: N×C×H×W.
-        one: the first class of each image, N indices.
-        other: the second class of each image, N indices.
+        images: N×C×H×W in [0, 1].
+        one: first class of each image, N indices.
+        other: second class of each image, N indices.
     """
 
     ids: list[int]
@@ -85,12 +88,13 @@ class Scenes(NamedTuple):
 
 
 def scenes(model: nets.Classifier, coco: Coco, count: int) -> Scenes:
-    """The first `count` scenes with objects of two or more categories.
+    """First scenes of a data set with objects of two or more categories.
 
     Args:
-        model: the network that gives the size of the images and the class of each category.
-        coco: the data.
-        count: the number of scenes.
+        model: network whose input size the images get. Of the network's classes for a category, the
+            one with the largest logit is chosen.
+        coco: data set.
+        count: largest number of scenes.
     """
     ids = [i for i in coco.image_ids() if len(coco.objects(i)) > 1][:count]
     classes, rows = class_targets(model), []
@@ -107,17 +111,17 @@ def scenes(model: nets.Classifier, coco: Coco, count: int) -> Scenes:
 def passes(
     method: Method, model: nn.Module, x: Tensor, target: Target, layer: str
 ) -> tuple[Tensor, Passes]:
-    """The method's maps, and the passes through the network that it took for each image of `x`.
+    """Attribution maps of a method, and the mean number of passes that an image of `x` needs.
 
-    A forward pass is one image that goes through the network, however the method forms batches, and
-    also where occlusion computes only a part of it. A backward pass is one signal that leaves the
-    logits of one image, whether it is propagated to the pixels or only to a layer. What a rule of
-    LRP computes inside a layer is not counted.
+    A forward pass is one image that goes through the network, in a batch of any size, also if
+    occlusion computes only a part of the pass. A backward pass is one signal that leaves the logits
+    of one image, whether it is propagated to the pixels or only to a layer. The computations of an
+    LRP rule inside a layer are not counted.
 
     Args:
-        method: an entry of the registry.
+        method: entry of the registry.
         model, x, target: as in `vislib.explain.gradients`.
-        layer: the layer for class activation maps.
+        layer: dotted name of the layer for class activation maps.
     """
     forwards = backwards = 0
 
@@ -140,8 +144,17 @@ def passes(
 
 
 def random_nets(model: nn.Module, x: Tensor) -> dict[str, list[nn.Module]]:
-    """`RANDOM_NETS` copies of the model with new weights for each check: in the last layer (the
-    first step of `sanity.randomised`), and in all layers (its last step)."""
+    """Copies of the model with random weights in the last layer and in all layers.
+
+    These are the first and the last step of `sanity.randomised`.
+
+    Args:
+        model: trained network.
+        x: images, N×C×H×W; the first one is used to find the order of the layers.
+
+    Returns:
+        `RANDOM_NETS` copies for each of the checks ``"last_random"`` and ``"all_random"``.
+    """
     copies: dict[str, list[nn.Module]] = {"last_random": [], "all_random": []}
     for seed in range(RANDOM_NETS):
         steps = [net for _, net in sanity.randomised(model, x, seed=seed)]
@@ -158,15 +171,17 @@ def examine(
     classes: Sequence[int],
     layer: str,
 ) -> dict[str, float]:
-    """Passes and rank correlations for one image. NaN if a map is constant, for it has no order.
+    """Passes of a method and its rank correlations for one image, by the names of the columns.
+
+    A rank correlation is NaN if a map is constant, because a constant map has no order.
 
     Args:
-        method: an entry of the registry.
-        model: the trained network.
-        randoms: as `random_nets` gives them.
-        x: 1×C×H×W.
+        method: entry of the registry.
+        model: trained network.
+        randoms: result of `random_nets`.
+        x: image, 1×C×H×W.
         classes: two classes that the image shows.
-        layer: the layer for class activation maps.
+        layer: dotted name of the layer for class activation maps.
     """
     trained, cost = passes(method, model, x, classes[0], layer)
     other = method(model, x, classes[1], layer)
@@ -188,19 +203,20 @@ def measure(
     max_passes: int = 10,
     max_scenes: int = 16,
 ) -> pd.DataFrame:
-    """Examine methods on scenes: one record for each method and scene.
+    """Records of methods on scenes, one for each method and scene.
 
     Args:
-        net: a name for `nets.load`.
-        scenes: as the function `scenes` gives them.
-        methods: names in the registry, all by default.
-        max_passes: a method that needs more passes for one map sees only `max_scenes` scenes.
-        max_scenes: how many scenes such a method sees, the first ones.
+        net: name for `nets.load`.
+        scenes: result of the function `scenes`.
+        methods: names in the registry (default: all).
+        max_passes: a method that needs more passes for one map runs only on the first `max_scenes`
+            scenes.
+        max_scenes: number of scenes for such a method.
 
     Returns:
         A data frame with the columns `net`, `method`, `image_id`, `forwards`, `backwards`, those of
-        `CHECKS`, and `note`: the reason why a method cannot explain this network, in one record
-        without numbers.
+        `CHECKS`, and `note`. A method that cannot explain this network has one record without
+        numbers, with the reason as its note.
     """
     import pandas as pd
 
@@ -230,8 +246,8 @@ class MeanP(NamedTuple):
     """Mean P over the records of a benchmark, with its interval.
 
     Attributes:
-        P: the mean, 0 to 1.
-        low, high: the ends of its 95 % interval.
+        P: mean, 0 to 1.
+        low, high: ends of its 95 % interval.
     """
 
     P: float
@@ -243,8 +259,8 @@ def stored_energy(net: str, folder: str | Path = DATA / "benchmark") -> dict[str
     """Mean P of each method on a network, from the stored benchmark with all methods.
 
     Args:
-        net: the network's name. The result is empty for one that the benchmark did not use.
-        folder: where the stored benchmark is.
+        net: name of the network. The result is empty if the benchmark did not use this network.
+        folder: folder of the stored benchmark.
 
     Raises:
         InputError: the file is missing or damaged.
@@ -268,19 +284,19 @@ def stored_energy(net: str, folder: str | Path = DATA / "benchmark") -> dict[str
 def page(
     records: pd.DataFrame, net: str, energies: Mapping[str, MeanP] | None = None
 ) -> pd.DataFrame:
-    """Collect the records of a network: one row for each method, by its name.
+    """Page of a network: a table with one row for each method, by its name.
 
     Args:
-        records: as `measure` gives them, of one or several networks.
-        net: the network of the page. For a method that cannot explain it, the numbers are those of
-            the first network that it can explain; `note` says which.
-        energies: P by the method's name, see `stored_energy`.
+        records: result of `measure` for one or several networks.
+        net: network of the page. For a method that cannot explain this network, the numbers are
+            those of the first network that it can explain; `note` names that network.
+        energies: mean P by the name of the method, see `stored_energy`.
 
     Returns:
         A data frame with `notebook` and `question`; `forwards` and `backwards`, means over the
         scenes; for each of `CHECKS` the mean rank correlation (`two_classes`), the ends of its 95 %
-        interval (`two_classes_low`, `two_classes_high`) and the `verdict` on it
-        (`two_classes_verdict`); `P`, `low`, `high`; and `note`, the reason for missing numbers.
+        interval (`two_classes_low`, `two_classes_high`) and its `verdict` (`two_classes_verdict`);
+        `P`, `low`, `high`; and `note`, the reason for missing numbers.
     """
     import pandas as pd
 
@@ -330,19 +346,18 @@ def _checked(records: pd.DataFrame, check: str) -> dict[str, Any]:
 NOTES = {name: method.note for name, method in METHODS.items() if method.note} | {
     "uniform": "constant: it has no order to compare"
 }
-"""Why a method has no number where others have one."""
+"""Reasons for missing numbers, by the name of the method."""
 
 
 def verdict(low: float, high: float) -> str:
-    """ "✓" for an interval of rank correlations below `SIMILAR`, "✗" above it, "?" if it contains
-    it."""
+    """Mark of an interval of rank correlations: "✓" below `SIMILAR`, "✗" above, "?" across it."""
     return "✓" if high < SIMILAR else "✗" if low > SIMILAR else "?"
 
 
 def markdown(rows: pd.DataFrame) -> str:
-    """A `page` for reading, in Markdown, with the notes below; a dash for an unknown number.
+    """`page` as Markdown, with the notes below the table and a dash for a missing number.
 
-    Passes are written as forward + backward, and P with half the width of its interval.
+    Passes are written as forward + backward, and P as mean ± half the width of its interval.
     """
     titles = [check.replace("_", " ") for check in CHECKS]
     head = ["method", "nb", "question", "passes", *titles, "P"]

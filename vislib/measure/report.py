@@ -1,4 +1,4 @@
-"""The benchmark's results: a table with intervals, and charts, from the records."""
+"""Results of the benchmark: tables with intervals, and charts, from its records."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ORDER = (*BENCHMARK, *(method + RANDOM for method in BENCHMARK), *CONTROLS)
-VIEWS = ("net", "size", "category")  # what table and charts are split by, besides "all"
+VIEWS = ("net", "size", "category")  # columns by which tables and charts are split, besides "all"
 
 
 def frame(records: Sequence[Record]) -> pd.DataFrame:
-    """The records as a data frame with a column for each field."""
+    """Records as a data frame with a column for each field of `Record`."""
     import pandas as pd
 
     return pd.DataFrame([asdict(r) for r in records], columns=[f.name for f in fields(Record)])
@@ -34,26 +34,27 @@ def frame(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def table(records: pd.DataFrame) -> pd.DataFrame:
-    """Mean P with its 95 % interval by method: over all, per network, per size and per category.
+    """Mean P of each method with its 95 % interval: over all, by network, by size and by category.
 
     Args:
-        records: as `frame` gives them.
+        records: result of `frame`.
 
     Returns:
-        A data frame with the columns `view` ("all", "net", "size", "category"), `value` (which
-        network, size or category), `method`, `records`, `undefined` (records without energy, which
-        are not part of the mean), `mean_P`, `low`, `high`, `mask_fraction`.
+        A data frame with the columns `view` ("all", "net", "size" or "category"), `value` (the
+        network, size or category), `method`, `records` (their number), `undefined` (the number of
+        records without energy, which are not part of the mean), `mean_P`, `low`, `high` and
+        `mask_fraction` (mean over the records).
 
     Raises:
-        InputError: the records hold a method that is not in the registry.
+        InputError: the records contain a method that is not in the registry.
     """
     import pandas as pd
 
-    # No row of the table would count such records.
+    # The table would leave such records out without a warning.
     unknown = sorted(set(records.method) - set(ORDER))
     if unknown:
         raise InputError(
-            f"the records hold methods that this version does not know: {', '.join(unknown)}"
+            f"the records contain methods that this version does not know: {', '.join(unknown)}"
         )
     rows = []
     controls = records[records.net == NO_NET]
@@ -62,7 +63,7 @@ def table(records: pd.DataFrame) -> pd.DataFrame:
             if value == NO_NET:
                 continue
             part = records if view == "all" else records[records[view] == value]
-            # Controls do not depend on a network, so every network is compared with the same ones.
+            # Controls do not depend on the network, so each network is compared with all of them.
             if view == "net":
                 part = pd.concat([part, controls])
             for method in ORDER:
@@ -75,6 +76,7 @@ def table(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def _summary(records: pd.DataFrame) -> dict[str, float]:
+    """Numbers of one row of `table`."""
     defined = records[records.P.notna()]
     low, high = (
         bootstrap_interval(defined.P.to_numpy(), defined.image_id.to_numpy())
@@ -92,8 +94,7 @@ def _summary(records: pd.DataFrame) -> dict[str, float]:
 
 
 def markdown(summary: pd.DataFrame) -> str:
-    """A `table` for reading, in Markdown: over all, then a column for each network, size and
-    category."""
+    """`table` as Markdown: all records, then a column for each network, size and category."""
     overall = summary[summary["view"] == "all"]
     lines = [
         "| method | mean P | 95 % interval | records | undefined |",
@@ -123,11 +124,12 @@ def markdown(summary: pd.DataFrame) -> str:
 
 
 def _number(value: float) -> str:
+    """Three decimals, or a dash for NaN."""
     return "–" if np.isnan(value) else f"{value:.3f}"
 
 
 def _views(summary: pd.DataFrame) -> list[str]:
-    """The views of a table. Without a record of a network, there is no view by network."""
+    """Views of a table. If no record is from a network, there is no view by network."""
     return list(summary["view"].unique())
 
 
@@ -135,15 +137,15 @@ def _views(summary: pd.DataFrame) -> list[str]:
 
 
 def chart(summary: pd.DataFrame, view: str = "all", *, columns: int | None = None) -> Figure:
-    """Bars of mean P with 95 % intervals, the best method on top.
+    """Bar chart of mean P with 95 % intervals, the best method at the top.
 
-    Random weights and controls are below the explanations, each with its hatch. The dashed line is
-    the P of a uniform map: the fraction of the image that the mask covers.
+    Below the explanations are those with random weights and the controls, each group with a hatch.
+    The dashed line is the P of a uniform map: the fraction of the image that the mask covers.
 
     Args:
-        summary: as `table` gives it.
-        view: "all", "net", "size" or "category"; a panel for each value.
-        columns: panels in a row (default: depends on their number).
+        summary: result of `table`.
+        view: ``"all"``, ``"net"``, ``"size"`` or ``"category"``; each value gets a panel.
+        columns: number of panels in a row (default: depends on their number).
     """
     import matplotlib.pyplot as plt
 
@@ -192,7 +194,7 @@ def chart(summary: pd.DataFrame, view: str = "all", *, columns: int | None = Non
 
 
 def _positions(summary: pd.DataFrame) -> tuple[dict[str, float], dict[str, list[str]]]:
-    """Each method's position on the vertical axis, and the methods by group, the best first."""
+    """Vertical position of each method, and the methods by group, the best first."""
     ranking = summary[summary["view"] == "all"].sort_values("mean_P", ascending=False)
     best_first = list(ranking["method"])
     explanations = [method for method in best_first if method in BENCHMARK]
@@ -219,7 +221,7 @@ def _draw_bars(
     positions: Mapping[str, float],
     groups: Mapping[str, Sequence[str]],
 ) -> None:
-    """The bars of each group with their intervals, and the line of the uniform map."""
+    """Draw the bars of each group with their intervals, and the line of the uniform map."""
     from vislib import show
 
     looks: list[dict[str, Any]] = [
@@ -246,7 +248,7 @@ def _draw_bars(
 
 
 def _label_bars(axis: Axes, rows: pd.DataFrame, positions: Mapping[str, float]) -> None:
-    """The value at the end of each interval, with a star if some records are undefined."""
+    """Write the value at the end of each interval, with a star if some records are undefined."""
     for method, row in rows.iterrows():
         value = "undefined" if np.isnan(row.mean_P) else f"{row.mean_P:.2f}"
         axis.annotate(
@@ -261,13 +263,13 @@ def _label_bars(axis: Axes, rows: pd.DataFrame, positions: Mapping[str, float]) 
 
 
 def spread(records: pd.DataFrame) -> Figure:
-    """The P of every record against the fraction of the image that the mask covers.
+    """Scatter plot of P against the fraction of the image that the mask covers, for all records.
 
-    A panel for each method, three in a row. On the dashed line P equals the fraction, as for the
-    uniform map. The horizontal axis ends where the records do, because objects are small.
+    Each method has a panel, three in a row. On the dashed line P equals the fraction, as for the
+    uniform map. The horizontal axis ends at the largest fraction, because objects are small.
 
     Args:
-        records: as `frame` gives them.
+        records: result of `frame`.
     """
     import matplotlib.pyplot as plt
 
@@ -303,12 +305,11 @@ def write(records: Sequence[Record], skipped: Sequence[Skipped], out: Path) -> p
     """Write the results of a run into a folder: records, table, charts and skipped units.
 
     Args:
-        records: as `benchmark.run` returns them.
-        skipped: likewise.
-        out: the folder, which must exist.
+        records, skipped: result of `benchmark.run`.
+        out: folder, which must exist.
 
     Returns:
-        The `table`.
+        The `table` of all records.
     """
     import matplotlib.pyplot as plt
     import pandas as pd
