@@ -99,8 +99,8 @@ def test_a_class_without_weight_may_be_infinite():
         (Contrast(-1), "target -1 does not exist"),
         (Contrast("dog", B), "target must be a class index or 2 of them, got 'dog'"),
         (Contrast(A, [1, 2, 3]), r"2 images need one target or 2, got shape \(3,\)"),
-        (Weighted(torch.ones(3)), r"here 16 or 2×16, got \(3,\)"),
-        (Weighted(torch.ones(3, 16)), r"here 16 or 2×16, got \(3, 16\)"),
+        (Weighted(torch.ones(3)), r"here \(16,\) or \(2, 16\), got \(3,\)"),
+        (Weighted(torch.ones(3, 16)), r"here \(16,\) or \(2, 16\), got \(3, 16\)"),
     ],
 )
 def test_targets_that_do_not_fit(logits, target, message):

@@ -76,8 +76,14 @@ def two_bim_steps(model: nn.Module, x: Tensor, target: core.Target) -> Tensor:
     return attacks.bim(model, x, target, epsilon=0.03, steps=2)
 
 
-# Settings that take less time than those of the registry, or round less. Score-CAM takes one forward pass for each
-# feature map, and the deconvnet of a unit needs a chain of modules: they have tests of their own.
+def with_options(method: methods.Method) -> Callable[..., Tensor]:
+    """The function of a method with the settings of the registry."""
+    return update_wrapper(partial(method.function, **method.options), method.function)
+
+
+# Settings that take less time than those of the registry, or round less. Score-CAM takes one
+# forward pass for each feature map, and the deconvnet of a unit needs a chain of modules: they have
+# tests of their own.
 QUICK: dict[str, Callable[..., Tensor]] = {
     "simple_taylor": taylor_at_grey,
     "smoothgrad": two_copies,
@@ -88,9 +94,7 @@ QUICK: dict[str, Callable[..., Tensor]] = {
     "lrp_epsilon": update_wrapper(partial(lrp, rule="epsilon", epsilon=0.01), lrp),
 }
 METHODS: dict[str, Callable[..., Tensor]] = {
-    name: QUICK.get(
-        name, update_wrapper(partial(method.function, **method.options), method.function)
-    )
+    name: QUICK.get(name, with_options(method) if method.options else method.function)
     for name, method in methods.METHODS.items()
     if not method.control and name not in ("score_cam", "unit_deconvnet")
 } | {"lrp_box": lrp_box, "bim": two_bim_steps}
@@ -380,7 +384,7 @@ def test_layer_errors(method, net, x):
     for layer, message in [
         ("stag", r"no layer 'stag': did you mean 'stage'"),
         ("conv9", r"did you mean 'conv[12]' or 'conv[12]'"),
-        ("1", r"no layer '1': known are: stage.1"),
+        ("1", r"no layer '1': choose from stage.1"),
         ("", r"no layer ''"),
         (Net().conv1, r"module of the model, got another Conv2d"),
         ("unused", r"never calls layer 'unused'"),

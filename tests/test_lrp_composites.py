@@ -259,7 +259,7 @@ def test_every_composite_on_every_net(single, x, net, rule):
 @pytest.mark.parametrize(
     ("rule", "options", "message"),
     [
-        ("epsilonplus", {}, r"no rule 'epsilonplus': did you mean 'epsilon_plus'"),
+        ("epsilonplus", {}, r"composite, got 'epsilonplus': did you mean 'epsilon_plus'"),
         ("lrp", {}, r"rule must be the name of a composite, got 'lrp': "),
         ("epsilon", {"eps": 1}, r"composite 'epsilon' has no option 'eps': did you mean 'epsilon'"),
         ("z_plus", {"gamma": 1}, r"composite 'z_plus' has no option 'gamma'"),

@@ -195,7 +195,7 @@ def test_the_model_stays_as_it_was(model, x):
         ({"maps": torch.ones(1, 1, 48, 48)}, "need maps N×C×H×W"),
         ({"maps": torch.full((2, 1, 48, 48), math.inf)}, "NaN or infinite"),
         ({"steps": 0}, "at least 1, got 0 and 64"),
-        ({"baseline": "snow"}, "no baseline 'snow'"),
+        ({"baseline": "snow"}, "'grey', 'mean', 'blur' or 'noise', got 'snow'"),
         ({"target": 99}, "target 99 does not exist"),
         ({"target": [1, 2, 3]}, r"2 images need one target or 2, got shape \(3,\)"),
         ({"target": 1.0}, "must be a class index or 2 of them, got 1.0"),

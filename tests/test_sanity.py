@@ -101,7 +101,7 @@ def test_blocks_are_one_step_where_their_last_layer_is(untrained, x):
     [
         (["layer5"], "no layer 'layer5'.*layer"),
         (["relu"], "block 'relu' holds no layer with weights"),
-        (["layer4", "layer4.0"], "block 'layer4.0' holds no layer .* lies in another"),
+        (["layer4", "layer4.0"], "block 'layer4.0' holds no layer .* is part of another"),
     ],
 )
 def test_blocks_that_do_not_work_are_named(blocks, message, untrained, x):

@@ -34,7 +34,9 @@ from torch.overrides import TorchFunctionMode
 
 from vislib.errors import nearest
 
+# Dotted name of a module of the model, or the module.
 Layer = str | nn.Module
+# One class index for all images, or N of them.
 Classes = int | Sequence[int] | Tensor
 
 
@@ -100,6 +102,7 @@ class Operation:
         return torch.autograd.grad(self.output, self.inputs, signal, retain_graph=True)
 
 
+# Function of an operation and the signal at its output that returns the signals at its inputs.
 Rule = Callable[[Operation, Tensor], tuple[Tensor, ...]]
 
 
@@ -264,7 +267,7 @@ def _custom_functions(tensor: Tensor) -> set[str]:
     return {kind.__name__.removesuffix("Backward") for kind in own}
 
 
-# --- The model and its layers ---------------------------------------------------------------------
+# --- Model and layers -----------------------------------------------------------------------------
 
 
 @contextmanager
@@ -377,7 +380,7 @@ def find_layer(model: nn.Module, layer: Layer) -> tuple[str, nn.Module]:
     )
 
 
-# --- The target -----------------------------------------------------------------------------------
+# --- Targets --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -578,7 +581,7 @@ def check_logits(logits: Tensor) -> Tensor:
     """Return `logits` if it is a tensor of shape N×K.
 
     Raises:
-        ValueError: `logits` is not.
+        ValueError: `logits` has another type or shape.
     """
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 from vislib.core import Operation, check_images, check_logits, find_layer, frozen
 
-# --- The modules that run -------------------------------------------------------------------------
+# --- Modules that run -----------------------------------------------------------------------------
 
 
 class TensorState(NamedTuple):
-    """A tensor and its version number, which every in-place operation increases.
+    """Tensor and its version number, which every in-place operation increases.
 
     Two calls use the same values only if tensor and version are the same. Without the version, the
     result of ``out += shortcut`` in a ResNet would be taken for the output of the layer before it.
@@ -79,7 +79,7 @@ class ForwardTrace(NamedTuple):
 
 
 def module_calls(model: nn.Module, x: Tensor) -> ForwardTrace:
-    """The calls of all modules in one forward pass on the first image of a batch.
+    """Calls of all modules in one forward pass on the first image of a batch.
 
     The model runs in evaluation mode without gradients, and its previous state is restored
     afterwards, also after an exception. All outputs stay in memory as long as the record.
@@ -126,7 +126,7 @@ def _is_feature_map(output: Any) -> bool:
     return isinstance(output, Tensor) and output.ndim == 4
 
 
-# --- Which layer to use ---------------------------------------------------------------------------
+# --- Choice of a layer ----------------------------------------------------------------------------
 
 
 def last_conv_stage(model: nn.Module, x: Tensor) -> str:

@@ -4,7 +4,7 @@ Occlusion runs a network on hundreds of copies of one image that differ in a sma
 changes only a part of each feature map. Let a convolution or pooling have kernel size ``K``, stride
 ``S`` and padding ``P``. If rows ``a … b`` of its input change, the rows
 
-    ⌈(a + P − K + 1) / S⌉ … ⌊(b + P) / S⌋
+    ⌈(a + P - K + 1) / S⌉ … ⌊(b + P) / S⌋
 
 of its output change, and the same holds for columns. Therefore the network runs once on the clean
 image, and its feature maps are kept. For each changed copy, a convolution or pooling then gets only
@@ -276,7 +276,7 @@ class Window:
     padding_value: float
 
     def reach(self, axis: int, starts: Sequence[int], size: int, end: int) -> tuple[list[int], int]:
-        """Outputs that depend on the inputs ``start … start + size − 1`` of each crop.
+        """Outputs that depend on the inputs ``start … start + size - 1`` of each crop.
 
         Args:
             axis: 0 for rows, 1 for columns.

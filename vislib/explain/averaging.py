@@ -58,7 +58,7 @@ def smoothgrad(
 
     Args:
         model, x, target: as in `vislib.explain.gradients`.
-        level: standard deviation of the noise as a fraction of the range max − min of the image, at
+        level: standard deviation of the noise as a fraction of the range max - min of the image, at
             least 0; the paper recommends 0.1 to 0.2.
         n: number of noisy copies.
         seed: seed of the noise.
@@ -171,7 +171,7 @@ def path_rule(steps: int, rule: PathRule = "midpoint") -> tuple[Tensor, Tensor]:
     Args:
         steps: number of points.
         rule: ``"midpoint"``, the centres of equal intervals, or ``"gauss_legendre"``, which is
-            exact for polynomials of degree up to 2 · steps − 1.
+            exact for polynomials of degree up to 2 · steps - 1.
 
     Raises:
         ValueError: `steps` is not a whole number of at least 1, or `rule` is unknown.

@@ -164,8 +164,9 @@ def fullgrad(
     if rescale not in ("map", "layer"):
         raise ValueError(f"rescale must be 'map' or 'layer', got {rescale!r}")
     dims = (2, 3) if rescale == "map" else (1, 2, 3)
+    parts = fullgrad_parts(model, x, target).parts()
     total = torch.zeros_like(x[:, :1])
-    for part in fullgrad_parts(model, x, target).parts():
+    for part in parts:
         if part.ndim == 4:
             total += psi(part, x.shape[-2:], dims=dims).sum(dim=1, keepdim=True)
     return total

@@ -5,7 +5,7 @@ Fergus 2013 show three maps from one such run (`slide`): the probability of the 
 likely class, and the total activation of one feature map. `occlusion` returns an attribution map.
 The value of a pixel p is the mean decrease of the class score over the squares Q that cover it:
 
-    R_p = mean over squares Q with p in Q of  y_c(x) − y_c(x with Q replaced by the baseline)
+    R_p = mean over squares Q with p in Q of  y_c(x) - y_c(x with Q replaced by the baseline)
 
 Occlusion and gradient measure different things. The gradient is the change of the score under an
 infinitely small change of a pixel. Occlusion is the change of the score under a large change of
@@ -202,7 +202,7 @@ def occlusion(
 ) -> Tensor:
     """Mean decrease of the class score over the squares that cover each pixel: N×1×H×W, signed.
 
-    The decrease ``y_c(x) − y_c(x with a square)`` is positive if covering the square lowers the
+    The decrease ``y_c(x) - y_c(x with a square)`` is positive if covering the square lowers the
     score. It has the unit of the logits. The map is 0 at pixels that no square covers.
 
     Args:

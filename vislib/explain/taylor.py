@@ -31,6 +31,10 @@ from vislib.core import Target, check_images, constant_target, one_forward
 from vislib.explain.gradients import gradient
 
 
+class NoRootPointError(ValueError):
+    """Newton's method found no point near the image at which the score is 0."""
+
+
 def simple_taylor(
     model: nn.Module, x: Tensor, target: Target, root: Tensor | None = None
 ) -> Tensor:
@@ -81,7 +85,9 @@ def root_point(
         box: smallest and largest value of a pixel in Newton's method (default: no limits).
 
     Raises:
-        ValueError: no root point was found within `steps` steps; the message names the images.
+        NoRootPointError: no root point was found within `steps` steps; the message names the
+            images.
+        ValueError: `steps` is less than 1, or as in `vislib.explain.gradients`.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(27, 5))
     >>> x = torch.rand(2, 3, 3, 3)
@@ -89,12 +95,14 @@ def root_point(
     >>> bool((scores.abs() <= 1e-4 * model(x)[:, 1].abs()).all())
     True
     """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
     point = check_images(x).detach()
     target = constant_target(model, point, target)
     # The latest points with f > 0 and with f ≤ 0; NaN for an image that has no such point yet.
     above = below = torch.full_like(point, torch.nan)
     limit = None
-    for _ in range(steps):
+    for step in range(1, steps + 1):
         with one_forward(model, point, target) as forward:
             (grads,) = forward.backward()
             f = forward.y.detach()
@@ -113,8 +121,8 @@ def root_point(
         if not point.isfinite().all():
             break
     missing = ", ".join(str(i) for i in (~done).nonzero()[:, 0].tolist())
-    raise ValueError(
-        f"no root point found for image {missing} of the batch in {steps} steps along the "
+    raise NoRootPointError(
+        f"no root point found for image {missing} of the batch in {step} steps along the "
         "gradient: pass root=, for example a grey or blurred image whose score is near 0"
     )
 

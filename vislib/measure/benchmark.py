@@ -32,7 +32,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vislib import nets
+from vislib import nets, show
 from vislib.core import Operation, Rule, Target, frozen, one_forward
 from vislib.data.coco import Coco
 from vislib.data.objects import Size, load_unit
@@ -175,7 +175,8 @@ def explain(
         layer: dotted name of the layer for the class activation maps.
 
     Raises:
-        ValueError: a method cannot explain this network; the message begins with its name.
+        ValueError: a method cannot explain this network. For a method of `methods.OWN_PASSES` the
+            message begins with its name.
     """
     size = x.shape[-2:]
     shared = [METHODS[name] for name in methods if METHODS[name].shares_pass]
@@ -285,6 +286,10 @@ def run_batch(
         layer: dotted name of the layer for class activation maps, in each of the networks.
         save_maps: folder for raw maps (`map_file`); None to keep none.
         files: contents of image files by image id, for files that have already been read.
+
+    Raises:
+        InputError: a network returns NaN or infinite logits.
+        ValueError: a method cannot explain a network.
     """
     units, skipped = _load(batch, coco, files or {})
     results: list[_Result] = []
@@ -329,7 +334,7 @@ def _load(
 
 
 class _TooSmallError(ValueError):
-    """An image is too small for a network."""
+    """Error for an image that is too small for a network."""
 
 
 def _explained(
@@ -405,7 +410,7 @@ def _measured(
 def run(
     coco: Coco, out: Path, plan: Plan, *, device: str = "cpu", save_maps: bool = False
 ) -> tuple[list[Record], list[Skipped]]:
-    """Run the batches that are not finished, and return all records in the order of the plan.
+    """Run the unfinished batches of a plan; return all records, and the units without a record.
 
     Each finished batch is a file in ``out/parts``, which is written as a whole or not at all. The
     name of the file is a fingerprint of everything that the numbers depend on, so the results of
@@ -418,12 +423,8 @@ def run(
         device: device of the networks, such as ``"cpu"`` or ``"cuda"``.
         save_maps: whether to keep the raw maps, too, see `map_file`.
 
-    Returns:
-        The records, and the units that gave no record.
-
     Raises:
-        InputError: a name in the plan, the device or the folder is wrong, or no image shows one of
-            the categories.
+        InputError: a name in the plan, the device or the folder is wrong, or no image fits.
     """
     from tqdm.auto import tqdm
 
@@ -634,7 +635,6 @@ def map_file(folder: Path, net: str, size: Size, image_id: int, category: str, m
 
 
 def _save_map(folder: Path, batch: Batch, unit: _Unit, method: str, one_map: Tensor) -> None:
-    from vislib import show
 
     file = map_file(folder, batch.net, batch.size, unit.image_id, unit.category, method)
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ from vislib.explain.fullgrad import fullgrad
 from vislib.explain.lrp import lrp
 from vislib.explain.occlusion import occlusion
 from vislib.explain.shapley import shapley
-from vislib.explain.taylor import simple_taylor
+from vislib.explain.taylor import NoRootPointError, simple_taylor
 from vislib.features import deconvnet
 from vislib.measure import energy
 
@@ -118,7 +118,7 @@ def taylor_or_zero(model: nn.Module, x: Tensor, target: Target) -> Tensor:
     """
     maps = torch.zeros_like(x)
     for i, one in enumerate(split_target(target, len(x))):
-        with suppress(ValueError):
+        with suppress(NoRootPointError):
             maps[i] = simple_taylor(model, x[i : i + 1], one)[0]
     return maps
 

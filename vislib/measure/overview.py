@@ -56,7 +56,7 @@ MEASURED = DATA / "benchmark" / "overview.parquet"  # written by data/make/store
 ORDER = sorted(METHODS, key=lambda name: KINDS.index(METHODS[name].kind))
 
 
-# --- Measuring ------------------------------------------------------------------------------------
+# --- Measurement ----------------------------------------------------------------------------------
 
 
 class Passes(NamedTuple):
@@ -239,7 +239,7 @@ def measure(
     return pd.DataFrame(records, columns=columns)
 
 
-# --- The page -------------------------------------------------------------------------------------
+# --- Page -----------------------------------------------------------------------------------------
 
 
 class MeanP(NamedTuple):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vislib import show
 from vislib.errors import InputError
 from vislib.measure.benchmark import NO_NET, Record, Skipped
 from vislib.measure.methods import BENCHMARK, CONTROLS, RANDOM, title_of
@@ -30,7 +31,7 @@ def frame(records: Sequence[Record]) -> pd.DataFrame:
     return pd.DataFrame([asdict(r) for r in records], columns=[f.name for f in fields(Record)])
 
 
-# --- The table ------------------------------------------------------------------------------------
+# --- Table ----------------------------------------------------------------------------------------
 
 
 def table(records: pd.DataFrame) -> pd.DataFrame:
@@ -149,8 +150,6 @@ def chart(summary: pd.DataFrame, view: str = "all", *, columns: int | None = Non
     """
     import matplotlib.pyplot as plt
 
-    from vislib import show
-
     part = summary[summary["view"] == view]
     values = sorted(part["value"].unique())
     positions, groups = _positions(summary)
@@ -222,7 +221,6 @@ def _draw_bars(
     groups: Mapping[str, Sequence[str]],
 ) -> None:
     """Draw the bars of each group with their intervals, and the line of the uniform map."""
-    from vislib import show
 
     looks: list[dict[str, Any]] = [
         {"color": show.COLOURS[0], "hatch": ""},
@@ -273,8 +271,6 @@ def spread(records: pd.DataFrame) -> Figure:
     """
     import matplotlib.pyplot as plt
 
-    from vislib import show
-
     methods = [name for name in ORDER if name in set(records.method)]
     columns = min(3, len(methods))
     rows = -(-len(methods) // columns)
@@ -313,8 +309,6 @@ def write(records: Sequence[Record], skipped: Sequence[Skipped], out: Path) -> p
     """
     import matplotlib.pyplot as plt
     import pandas as pd
-
-    from vislib import show
 
     rows = frame(records)
     rows.to_parquet(out / "records.parquet", index=False)

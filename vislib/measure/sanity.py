@@ -89,7 +89,7 @@ def shuffled(layer: nn.Module) -> None:
             values.copy_(values.flatten()[order].view_as(values))
 
 
-# --- Layer after layer ----------------------------------------------------------------------------
+# --- Randomised copies of a model -----------------------------------------------------------------
 
 
 def randomised(
@@ -146,7 +146,7 @@ def _drawn(layer: nn.Module, draw: Draw, seed: str) -> dict[str, Tensor]:
     return {name: values for name, values in layer.state_dict().items() if "." not in name}
 
 
-# --- The cascade ----------------------------------------------------------------------------------
+# --- Cascade --------------------------------------------------------------------------------------
 
 
 def cascade(

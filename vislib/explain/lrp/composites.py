@@ -107,7 +107,7 @@ def lrp_zero() -> Composite:
 
 
 def lrp_epsilon(epsilon: float = STABILISER, relative: bool = False) -> Composite:
-    """LRP-ε in every layer.
+    """LRP-ε in every layer. Sums, averages and shifts keep the default ε of `rules.STABILISER`.
 
     Args:
         epsilon, relative: as in `rules.epsilon_rule`.
