@@ -59,6 +59,31 @@ def baseline_image(x: Tensor, kind: str, *, seed: int = 0) -> Tensor:
     raise ValueError(f"kind must be 'grey', 'mean', 'blur' or 'noise', got {kind!r}")
 
 
+def as_baseline(baseline: str | float | Tensor, x: Tensor) -> Tensor:
+    """Baseline in the shape, dtype and device of the images, N×C×H×W, from any way to give it.
+
+    Args:
+        baseline: a number, C×1×1, N×C×H×W, or a `kind` of `baseline_image`.
+        x: images, N×C×H×W.
+
+    Raises:
+        ValueError: the baseline does not fit the images.
+
+    >>> as_baseline(0.5, torch.rand(2, 3, 8, 8)).shape
+    torch.Size([2, 3, 8, 8])
+    """
+    if isinstance(baseline, str):
+        return baseline_image(x, baseline)
+    values = torch.as_tensor(baseline).detach().to(x)
+    try:
+        return values.expand_as(x)
+    except RuntimeError:
+        raise ValueError(
+            f"baseline must be a number, C×1×1 or N×C×H×W for images of shape {tuple(x.shape)}, "
+            f"got shape {tuple(values.shape)}"
+        ) from None
+
+
 def rotate_and_zoom(images: Tensor, angle: Tensor, factor: Tensor | float) -> Tensor:
     """Rotate and zoom each image about its centre, N×C×H×W.
 

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from vislib.core import Target, check_images, constant_target, split_target
 from vislib.explain.gradients import gradient
+from vislib.transforms import as_baseline
 
 Method = Callable[[nn.Module, Tensor, Target], Tensor]
 PathRule = Literal["midpoint", "gauss_legendre"]
@@ -113,7 +114,7 @@ def integrated_gradients(
     x: Tensor,
     target: Target,
     *,
-    baseline: float | Tensor = 0.0,
+    baseline: str | float | Tensor = 0.0,
     steps: int = 50,
     rule: PathRule = "midpoint",
     batch: int | None = None,
@@ -126,7 +127,7 @@ def integrated_gradients(
 
     Args:
         model, x, target: as in `vislib.explain.gradients`.
-        baseline: x', a number (0 is black), C×1×1 or N×C×H×W, such as
+        baseline: x', a number (0 is black), C×1×1, N×C×H×W, or a kind of
             `vislib.transforms.baseline_image`.
         steps: number of points on the line from x' to x.
         rule: points α_k and weights w_k, see `path_rule`.
@@ -144,14 +145,7 @@ def integrated_gradients(
     """
     x = check_images(x).detach()
     alphas, weights = path_rule(steps, rule)
-    origin = torch.as_tensor(baseline).detach().to(x)
-    try:
-        origin = origin.expand_as(x)
-    except RuntimeError:
-        raise ValueError(
-            f"baseline must be a number, C×1×1 or N×C×H×W for images of shape {tuple(x.shape)}, "
-            f"got shape {tuple(origin.shape)}"
-        ) from None
+    origin = as_baseline(baseline, x)
     targets = split_target(constant_target(model, x, target), len(x))
     size = _batch_size(batch, x)
     maps = []

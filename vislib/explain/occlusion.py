@@ -37,6 +37,7 @@ from vislib.core import (
     target_weights,
 )
 from vislib.explain._crops import PartialForward
+from vislib.transforms import as_baseline
 
 # The largest feature map of a batch may have this many numbers (64 MB). A few such maps exist at
 # the same time.
@@ -71,7 +72,7 @@ def slide(
     *,
     size: int = 32,
     stride: int = 8,
-    baseline: float | Tensor = 0.5,
+    baseline: str | float | Tensor = 0.5,
     layer: Layer | None = None,
     target: Target | None = None,
     progress: bool = False,
@@ -86,7 +87,7 @@ def slide(
         model, x: as in `vislib.explain.gradients`.
         size: side of the square in pixels, 1 to the shorter side of the image.
         stride: distance between neighbouring positions in pixels, at least 1.
-        baseline: pixel values inside the square: a number, C×1×1, or N×C×H×W, such as
+        baseline: pixel values inside the square: a number, C×1×1, N×C×H×W, or a kind of
             `vislib.transforms.baseline_image`.
         layer: module of the model or its dotted name, whose feature maps are summed into
             `Slide.totals`.
@@ -110,7 +111,7 @@ def slide(
     _check_square(check_images(x).shape[-2:], size, stride)
     rows, columns = (_positions(length, size, stride) for length in x.shape[-2:])
     squares = [(row, column) for row in rows for column in columns]
-    baselines = torch.as_tensor(baseline, dtype=x.dtype, device=x.device).expand_as(x)
+    baselines = as_baseline(baseline, x)
     layers = [] if layer is None else [layer]
     logits, clean, totals = [], [], []
     bar = tqdm(total=len(x) * len(squares), unit="square", desc="occlusion", disable=not progress)
@@ -198,7 +199,7 @@ def occlusion(
     *,
     size: int = 32,
     stride: int = 8,
-    baseline: float | Tensor = 0.5,
+    baseline: str | float | Tensor = 0.5,
 ) -> Tensor:
     """Mean decrease of the class score over the squares that cover each pixel: N×1×H×W, signed.
 

@@ -57,6 +57,7 @@ from vislib.core import (
     score,
     target_weights,
 )
+from vislib.transforms import as_baseline
 
 # From M×n bool, True for the players of a coalition, to M values.
 Game = Callable[[Tensor], Tensor]
@@ -423,7 +424,12 @@ def superpixels(image: Tensor, count: int = 50, *, compactness: float = 10.0) ->
 
 
 def image_game(
-    model: nn.Module, x: Tensor, target: Target, segments: Tensor, *, baseline: float | Tensor = 0.5
+    model: nn.Module,
+    x: Tensor,
+    target: Target,
+    segments: Tensor,
+    *,
+    baseline: str | float | Tensor = 0.5,
 ) -> Game:
     """Game ``v(S)``: class score if the baseline replaces all segments outside S.
 
@@ -431,7 +437,7 @@ def image_game(
         model, target: as in `vislib.explain.gradients`.
         x: one image, 1×C×H×W.
         segments: segment of each pixel, H×W whole numbers 0 … n-1.
-        baseline: pixel values of missing segments: a number, C×1×1, or 1×C×H×W, such as
+        baseline: pixel values of missing segments: a number, C×1×1, 1×C×H×W, or a kind of
             `vislib.transforms.baseline_image`.
 
     Returns:
@@ -446,7 +452,7 @@ def image_game(
         raise ValueError(f"x must be one image, got {len(image)}: pass x[i : i + 1]")
     segments = _check_segments(segments, image).to(image.device)
     target = constant_target(model, image, target)
-    baseline = torch.as_tensor(baseline, dtype=x.dtype, device=x.device).expand_as(image)
+    hidden = as_baseline(baseline, image)
     batch = max(1, _FLOATS // (_CHANNELS * image[0, 0].numel()))
 
     def value(members: Tensor) -> Tensor:
@@ -455,7 +461,7 @@ def image_game(
             for part in members.to(image.device).split(batch):
                 # For m coalitions, this is m×1×H×W: whether each pixel is present.
                 present = part[:, segments][:, None]
-                results.append(score(model(torch.where(present, image, baseline)), target))
+                results.append(score(model(torch.where(present, image, hidden)), target))
         return torch.cat(results)
 
     return value
@@ -486,7 +492,7 @@ def shapley(
     *,
     segments: int | Tensor = 50,
     samples: int = 20,
-    baseline: float | Tensor = 0.5,
+    baseline: str | float | Tensor = 0.5,
     seed: int = 0,
 ) -> Tensor:
     """Shapley values of the segments of each image for the class score: N×1×H×W, signed.
@@ -500,7 +506,7 @@ def shapley(
         segments: number of `superpixels` of each image, for images in [0, 1], or the segments
             themselves, H×W or N×H×W whole numbers (0 … n-1 in each image).
         samples: number of orders, even. An image needs about ``samples · (n - 1)`` forward passes.
-        baseline: pixel values of missing segments: a number, C×1×1, or N×C×H×W, such as
+        baseline: pixel values of missing segments: a number, C×1×1, N×C×H×W, or a kind of
             `vislib.transforms.baseline_image`.
         seed: seed of the random orders.
 
@@ -517,7 +523,7 @@ def shapley(
     # One forward pass raises for a wrong target before the long run, and fixes its weights.
     with frozen(model), torch.no_grad():
         weights = target_weights(model(check_images(x).clone()), target)
-    baselines = torch.as_tensor(baseline, dtype=x.dtype, device=x.device).expand_as(x)
+    baselines = as_baseline(baseline, x)
     maps = []
     for image, image_baseline, image_weights, parts in zip(
         x[:, None],

@@ -102,7 +102,7 @@ def root_point(
     # The latest points with f > 0 and with f ≤ 0; NaN for an image that has no such point yet.
     above = below = torch.full_like(point, torch.nan)
     limit = None
-    for step in range(1, steps + 1):
+    for _ in range(steps):
         with one_forward(model, point, target) as forward:
             (grads,) = forward.backward()
             f = forward.y.detach()
@@ -122,7 +122,7 @@ def root_point(
             break
     missing = ", ".join(str(i) for i in (~done).nonzero()[:, 0].tolist())
     raise NoRootPointError(
-        f"no root point found for image {missing} of the batch in {step} steps along the "
+        f"no root point found for image {missing} of the batch in {steps} steps along the "
         "gradient: pass root=, for example a grey or blurred image whose score is near 0"
     )
 

@@ -37,7 +37,7 @@ from vislib.core import (
     score,
     split_target,
 )
-from vislib.transforms import baseline_image
+from vislib.transforms import as_baseline
 
 
 class Curve(NamedTuple):
@@ -154,7 +154,9 @@ def deletion(
     (torch.Size([1, 5]), [0.0, 0.25, 0.5, 0.75, 1.0])
     """
     target = constant_target(model, x, target)
-    return _curve(model, x, _baseline(x, baseline), target, maps, steps, batch)
+    return _curve(
+        model, x, as_baseline(baseline, check_images(x).detach()), target, maps, steps, batch
+    )
 
 
 def insertion(
@@ -189,15 +191,9 @@ def insertion(
     True
     """
     target = constant_target(model, x, target)
-    return _curve(model, _baseline(x, baseline), x, target, maps, steps, batch)
-
-
-def _baseline(x: Tensor, baseline: str | float | Tensor) -> Tensor:
-    """Baseline in the shape of the images, from a name, a number or a tensor."""
-    x = check_images(x).detach()
-    if isinstance(baseline, str):
-        return baseline_image(x, baseline)
-    return torch.as_tensor(baseline, dtype=x.dtype, device=x.device).expand_as(x)
+    return _curve(
+        model, as_baseline(baseline, check_images(x).detach()), x, target, maps, steps, batch
+    )
 
 
 def _curve(
