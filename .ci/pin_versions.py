@@ -1,10 +1,10 @@
-"""Resolve all dependencies again and write down the exact versions.
+"""Resolve all dependencies again and store the exact versions.
 
     uv run python .ci/pin_versions.py
 
-Writes ``[tool.uv] constraint-dependencies`` in pyproject.toml (every package, direct or not) and
-the versions in environment.yml. The repository contains no lock file, because that would contain
-download addresses; these constraints fix the same versions.
+The script writes ``[tool.uv] constraint-dependencies`` in pyproject.toml (for direct and indirect
+dependencies) and the versions in environment.yml. The repository has no lock file, because a lock
+file contains download addresses; these constraints fix the same versions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "constraint-dependencies = [\n", "]\n"
-CONDA_PYTHON = "3.12"  # the version in environment.yml, on which some others depend
+# The version in environment.yml, on which the versions of some packages depend.
+CONDA_PYTHON = "3.12"
 CONDA_NAMES = {"pytorch-cpu": "torch"}
 
 
@@ -32,7 +33,7 @@ def resolve() -> list[str]:
 
 
 def conda_versions(pins: list[str]) -> dict[str, str]:
-    """The versions for conda's Python on Linux, by the names of the packages."""
+    """Versions for the Python of conda on Linux, by the names of the packages."""
     system = {"python_version": CONDA_PYTHON, "python_full_version": CONDA_PYTHON + ".0"}
     system |= {"sys_platform": "linux", "platform_machine": "x86_64", "os_name": "posix"}
     requirements = [Requirement(pin) for pin in pins]
@@ -41,14 +42,14 @@ def conda_versions(pins: list[str]) -> dict[str, str]:
 
 
 def with_constraints(pyproject: str, pins: list[str]) -> str:
-    """The text of pyproject.toml with these pins in place of the old ones."""
+    """Text of pyproject.toml with new pins."""
     start = pyproject.index(BEGIN) + len(BEGIN)
     stop = pyproject.index(END, start)
     return pyproject[:start] + "".join(f'    "{pin}",\n' for pin in pins) + pyproject[stop:]
 
 
 def with_versions(environment: str, versions: dict[str, str]) -> str:
-    """The text of environment.yml with the versions of these packages."""
+    """Text of environment.yml with new versions."""
 
     def pinned(match: re.Match[str]) -> str:
         name = CONDA_NAMES.get(match[1], match[1])
@@ -61,7 +62,7 @@ def main() -> None:
     """Write the versions into both files."""
     pyproject, environment = ROOT / "pyproject.toml", ROOT / "environment.yml"
     text = pyproject.read_text(encoding="utf-8")
-    # Without this line, the old constraints would determine the result.
+    # Otherwise the old constraints would determine the result.
     pyproject.write_text(with_constraints(text, []), encoding="utf-8")
     pins = resolve()
     pyproject.write_text(with_constraints(text, pins), encoding="utf-8")

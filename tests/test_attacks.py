@@ -442,7 +442,7 @@ BAD_ARGUMENTS = [
     ({"epsilon": math.inf}, r"epsilon must be a finite number"),
     ({"norm": "linff"}, r"unknown norm 'linff': did you mean 'linf'\?"),
     ({"norm": "L2"}, r"unknown norm 'L2': did you mean 'l2'\?"),
-    ({"norm": "max"}, r"unknown norm 'max': known are: linf, l2"),
+    ({"norm": "max"}, r"unknown norm 'max': choose from linf, l2"),
     ({"steps": 0}, r"steps must be at least 1, got 0"),
     ({"step_size": -1}, r"step_size must be a finite number, at least 0, got -1"),
 ]

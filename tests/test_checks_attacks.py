@@ -56,7 +56,7 @@ WRONG = [
         lambda x, y, e: (
             x + (y - x) * e / (y - x).abs().amax((1, 2, 3), keepdim=True).clamp(min=e)
         ).clamp(0, 1),
-        "Clamp each value by itself",
+        "Clamp each value separately",
     ),
     ("project_linf", in_place, "changes its input"),
     ("step_to_aim", lambda *a: step_to_aim(*a, way=1), "leads away from the aim"),

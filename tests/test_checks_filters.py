@@ -117,7 +117,11 @@ WRONG = {
     ),
     "NaN": (filters.best_positions, lambda maps, k: [(np.nan,) * 3] * k, "NaN"),
     "a crop that ends at the border": (filters.crop, clipped, "keep its size at the border"),
-    "a crop filled at the end": (filters.crop, filled_at_the_end, "filled there"),
+    "a crop filled at the end": (
+        filters.crop,
+        filled_at_the_end,
+        "Fill pixels that are missing at the top or on the left there",
+    ),
     "a padding of 3": (filters.crop, padded_by(3), "shape"),
     "a padding for the first unit": (filters.crop, padded_by(None), "shape"),
 }

@@ -46,7 +46,7 @@ RIGHT = [
 WRONG = [
     ("two_layers", lambda *a: two_layers(*a, gates=False), r"\(z > 0\) let the gradient through"),
     ("two_layers", lambda *a: two_layers(*a, times=False), "multiply it by x"),
-    ("two_layers", lambda *a: two_layers(*a, weights=False), "are the weights w2"),
+    ("two_layers", lambda *a: two_layers(*a, weights=False), "The weights w2 are missing"),
     ("two_layers", lambda *a: two_layers(*a, sums=True), "one number for each input"),
     ("two_layers", lambda *a: two_layers(*a)[:2], "Return three things"),
     ("two_layers", lambda *a: (*two_layers(*a)[:2], torch.zeros(())), "its gradient is 1"),
@@ -56,7 +56,7 @@ WRONG = [
         "only where its unit is on",
     ),
     ("psi", lambda *a: psi(*a, absolute=False), "absolute values first"),
-    ("psi", lambda *a: psi(*a, dims=(1, 2, 3)), "not the layer"),
+    ("psi", lambda *a: psi(*a, dims=(1, 2, 3)), "not the whole layer"),
     ("psi", lambda *a: psi(*a, rescale=False), "not rescaled"),
     ("psi", lambda p, s: psi(p.sum(1, keepdim=True), s), "not right yet"),
     ("psi", lambda p, s: psi(p, p.shape[2:]), "Upsample the maps"),

@@ -166,7 +166,7 @@ WRONG = {
     "bad steps not in a row": (
         gradient_descent.early_stopping,
         count_bad_steps,
-        "in a row count",
+        "in a row without a new best count",
     ),
     "one step too late": (
         gradient_descent.early_stopping,

@@ -82,7 +82,7 @@ WRONG = {
         lambda a, b: localisation.iou((a[1], a[0], *a[2:]), b),
         "IoU",
     ),
-    "ψ without clamp": (fullgrad.psi, without_clamp, "constant maps holds NaN"),
+    "ψ without clamp": (fullgrad.psi, without_clamp, "constant maps contains NaN"),
     "the factor of the rows": (fullgrad.spread, factor_of_one_axis(0), "different factors"),
     "the factor of the columns": (fullgrad.spread, factor_of_one_axis(1), "different factors"),
     "a drop without its sign": (

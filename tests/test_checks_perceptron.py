@@ -80,7 +80,7 @@ def test_right_answers_pass(exercise, answer, capsys):
         ([-1, 1], -0.5, "b but not a"),
         ([1, -1], -3, "never fires"),
         ([1, 1], 3, "always fires"),
-        ([1, 1], -0.5, r"for \(a, b\) = \(0, 1\) it says 1, since w·x \+ b is 0.5"),
+        ([1, 1], -0.5, r"For \(a, b\) = \(0, 1\) the output is 1, because w·x \+ b is 0.5"),
         ([1, -1, 2], 0, "two weights"),
         ("ab", 0, "numbers"),
         ([1, -1], None, "numbers"),
@@ -119,12 +119,12 @@ WRONG = {
     "no NAND at all": (
         perceptron.half_adder,
         lambda a, b, nand: (a ^ b, a & b),
-        "come out of nand",
+        "not both are outputs of nand",
     ),
     "one bit without NAND": (
         perceptron.half_adder,
         lambda a, b, nand: (a ^ b, nand(nand(a, b), nand(a, b))),
-        "come out of nand",
+        "not both are outputs of nand",
     ),
     "one bit only": (perceptron.half_adder, lambda a, b, nand: nand(a, b), "return two bits"),
     "bits of other lengths": (

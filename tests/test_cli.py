@@ -167,7 +167,10 @@ def test_ctrl_c_says_how_to_continue_and_continuing_works(shared, tmp_path, unin
         (["--categories", "dogg"], "no category 'dogg': did you mean 'dog'"),
         (["--categories", "giraffe"], "no category 'giraffe'"),
         (["--methods", "guided_backprob"], "did you mean 'guided_backprop'"),
-        (["--methods", "all", "smothgrad"], "no method 'smothgrad' here"),
+        (
+            ["--methods", "all", "smothgrad"],
+            "the benchmark has no method 'smothgrad': did you mean",
+        ),
         (["--methods", "gradient", "smothgrad"], "did you mean 'smoothgrad'"),
         (["--split", "train"], "This folder has the splits: val"),
         (["--coco", "nowhere"], "there is no folder nowhere"),
@@ -293,7 +296,7 @@ def test_without_any_record_the_first_reason_is_printed(vislib, tmp_path):
         file.write_bytes(b"")
     status, _, stderr = vislib("--coco", str(own / "coco"))
     assert status == 1
-    assert "no record could be made; the first reason: " in stderr
+    assert "no image could be measured: the first reason is " in stderr
     assert "is empty" in stderr
 
 

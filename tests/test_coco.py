@@ -194,7 +194,7 @@ def test_truncated_json(folder, keep):
 
 def test_json_that_is_not_an_object(folder):
     (folder / "annotations" / "instances_val.json").write_text("[1, 2]")
-    with pytest.raises(InputError, match="a JSON object, but holds a list"):
+    with pytest.raises(InputError, match="must contain a JSON object, got a list"):
         Coco(folder, "val")
 
 
@@ -519,7 +519,7 @@ def test_class_table_from_a_file(tmp_path):
         ('{"dog": [1.5]}', r"'dog' has 1\.5"),
         ('{"dog": [true]}', "'dog' has True"),
         ('{"dog": ["151"]}', "'dog' has '151'"),
-        ('{"_dog": [1]}', "names no category"),
+        ('{"_dog": [1]}', "contains no category"),
         ("[404]", "a JSON object"),
         ('{"dog": [15', "damaged or cut short"),
     ],

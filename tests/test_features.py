@@ -448,7 +448,9 @@ def test_each_image_gives_one_patch_also_if_there_are_few():
     result = top_patches(model, "net.features.3", images(3, 64, 64), k=10, units=[1])
     assert result.values.shape == (1, 3) and len(result.crops(1)) == 3
     assert sorted(result.images[0].tolist()) == [0, 1, 2]
-    with pytest.raises(ValueError, match=r"unit 0 is not in these results; available: \[1\]"):
+    with pytest.raises(
+        ValueError, match=r"unit must be one of \[1\], the units of these results, got 0"
+    ):
         result.crops(0)
 
 

@@ -320,7 +320,7 @@ def test_to_pil_refuses_values_outside_0_to_1(value):
 
 @pytest.mark.parametrize("shape", [(2, 2), (4, 2, 2), (1, 3, 2, 2)])
 def test_to_pil_refuses_other_shapes(shape):
-    with pytest.raises(InputError, match="expected one image"):
+    with pytest.raises(InputError, match="image must have shape 3×H×W or 1×H×W, got"):
         to_pil(torch.zeros(shape))
 
 
@@ -361,7 +361,7 @@ def test_impossible_sizes():
 
 def test_nearest_names():
     assert nearest("Zebar", ["zebra", "dog"]) == "did you mean 'zebra'?"
-    assert nearest("xyz", ["zebra", "dog"]) == "known are: zebra, dog"
+    assert nearest("xyz", ["zebra", "dog"]) == "choose from zebra, dog"
 
 
 def test_rotate_and_zoom_agrees_with_scipy_and_rot90():

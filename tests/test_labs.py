@@ -163,7 +163,7 @@ def test_work_is_not_overwritten(course: Path, capsys: pytest.CaptureFixture[str
     assert cli.main(arguments) == 1
     assert "42_rules.lab.ipynb exists already and differs" in capsys.readouterr().err
     assert notebooks.read(out / "42_rules.lab.ipynb") == work
-    with pytest.raises(InputError, match="holds the notebooks themselves"):
+    with pytest.raises(InputError, match="contains the notebooks themselves"):
         notebooks.labs([course / "42_rules.ipynb"], course)
 
 

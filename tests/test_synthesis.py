@@ -453,7 +453,7 @@ def test_dream_goes_through_its_octaves():
     assert dreamt.min() >= 0 and dreamt.max() <= 1
     assert torch.equal(dream(model, J, photo, **settings), dreamt)
     for wrong in ({"octaves": 0}, {"ratio": 1.0}):
-        with pytest.raises(ValueError, match="octaves ≥ 1 and ratio > 1"):
+        with pytest.raises(ValueError, match="octaves must be at least 1 and ratio above 1, got"):
             dream(model, J, photo, **wrong)
 
 

@@ -199,12 +199,12 @@ def test_a_training_that_fails_leaves_the_weights_alone(
 
 @pytest.mark.parametrize("file", ["", "a.checkpoint", "a.part"])
 def test_a_path_that_cannot_hold_the_weights(tmp_path: Path, file: str) -> None:
-    with pytest.raises(InputError, match="cannot hold the weights"):
+    with pytest.raises(InputError, match="cannot be the file of weights: give a path like"):
         training.train(RECIPE, out=tmp_path / file, progress=False)
 
 
 def test_weights_are_not_snapshots() -> None:
-    with pytest.raises(InputError, match=r"pocket_vgg\.safetensors holds no snapshots"):
+    with pytest.raises(InputError, match=r"pocket_vgg\.safetensors contains no snapshots"):
         training.snapshots("pocket_vgg", nets.WEIGHTS / "pocket_vgg.safetensors")
 
 

@@ -37,7 +37,7 @@ def test_look_over_the_range(scene, stage, category):
 
 
 def test_look_refuses_a_stage_below_one(scene):
-    with pytest.raises(ValueError, match="stages count from 1, got 0"):
+    with pytest.raises(ValueError, match="stage must be at least 1, got 0"):
         widgets.look(*scene, 0, 0)
 
 

@@ -45,7 +45,8 @@ from vislib.transforms import rotate_and_zoom
 Objective = Callable[[Tensor], Tensor]
 Transform = Callable[[Tensor, torch.Generator], Tensor]
 NORMS = ("linf", "l2")
-ROUNDING = 1e-5  # resizing may leave values such as 1.0000001
+# Resizing may give values such as 1.0000001.
+ROUNDING = 1e-5
 
 
 # --- FGSM, BIM and PGD ----------------------------------------------------------------------------
@@ -67,9 +68,9 @@ def fgsm(
 
     Args:
         model: N×C×H×W images in [0, 1] to N×K logits. (`vislib.nets` normalise inside.)
-        x: the images, N×C×H×W in [0, 1]. Values that rounding left just outside are clipped.
-        target: one class or N classes: the true class or, if `targeted`, the target class.
-        epsilon: the largest perturbation of each image, in the norm.
+        x: images, N×C×H×W in [0, 1]. Values that are outside only by rounding are clipped.
+        target: one class or N of them: the true class or, if `targeted`, the target class.
+        epsilon: largest perturbation of each image, in the norm.
         norm: ``"linf"`` (largest change of a value) or ``"l2"`` (Euclidean length).
         targeted: whether to make `target` more likely instead of less likely.
 
@@ -77,7 +78,7 @@ def fgsm(
         The attacked images, N×C×H×W in [0, 1], at most `epsilon` from `x`.
 
     Raises:
-        ValueError: if images are outside [0, 1], `epsilon` is negative or not finite, the norm is
+        ValueError: images are outside [0, 1], `epsilon` is negative or not finite, the norm is
             unknown, the model does not have the class, or the loss is not finite.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
@@ -122,7 +123,7 @@ def bim(
         The attacked images, N×C×H×W in [0, 1], at most `epsilon` from `x`.
 
     Raises:
-        ValueError: as in `fgsm`, and if `steps` is below 1 or `step_size` negative or not finite.
+        ValueError: as in `fgsm`; or `steps` is below 1, or `step_size` is negative or not finite.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
     >>> x = torch.rand(2, 3, 2, 2)
@@ -204,8 +205,8 @@ def projected_gradient_ascent(
     """Images near `x` with a larger ``objective(x)``: the loop of `pgd` for any objective.
 
     Args:
-        objective: N×C×H×W images to N numbers, differentiable; each number depends only on its
-            own image.
+        objective: differentiable function from N×C×H×W images to N numbers, where each number
+            depends only on its own image.
         x, epsilon, norm, steps, step_size: as in `bim`.
         random_start: whether to start at a random image within `epsilon` instead of at `x`.
         generator: as in `pgd`.
@@ -214,7 +215,7 @@ def projected_gradient_ascent(
         The images after the last step, N×C×H×W in [0, 1], at most `epsilon` from `x`.
 
     Raises:
-        ValueError: as in `bim`, without a model and its classes.
+        ValueError: an argument is not valid, as in `bim`, or the objective is not finite.
 
     >>> x = torch.full((1, 3, 4, 4), 0.5)
     >>> brighter = projected_gradient_ascent(lambda y: y.sum((1, 2, 3)), x, epsilon=0.125)
@@ -258,16 +259,16 @@ def eot(
     Args:
         model, x, target, epsilon, norm, steps, step_size, targeted: as in `bim`.
         transform: ``transform(images, generator)`` returns differentiable random views, such as
-            `random_view` (default: the images, which gives `bim`).
+            `random_view`; by default the unchanged images, which gives `bim`.
         samples: number of new transformations t in each step, at least 1.
         random_start: whether to start at a random image within `epsilon` instead of at `x`.
-        generator: of the random start and the transformations (default: a new one with seed 0).
+        generator: source of all random numbers; by default a new one with seed 0.
 
     Returns:
         The attacked images, N×C×H×W in [0, 1], at most `epsilon` from `x`.
 
     Raises:
-        ValueError: as in `bim`, and if `samples` is below 1.
+        ValueError: as in `bim`, or `samples` is below 1.
 
     >>> model, x = nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), torch.rand(2, 3, 8, 8)
     >>> attacked = eot(model, x, 3, transform=random_view, samples=4, epsilon=8 / 255, steps=5)
@@ -304,7 +305,7 @@ def random_view(
     zoom: float = 1.25,
     light: float = 0.25,
 ) -> Tensor:
-    """Each image as a camera might see it: rotated, enlarged or reduced, brighter or darker.
+    """Random views of images: rotated, enlarged or reduced, brighter or darker, N×C×H×W.
 
     Args:
         x: N×C×H×W in [0, 1].
@@ -312,14 +313,14 @@ def random_view(
         angle: largest rotation to either side, in degrees.
         zoom: largest factor of enlargement and of reduction, at least 1. Pixels from outside the
             image are filled by reflection.
-        light: images are multiplied by a factor between ``1 − light`` and ``1 + light``, then
-            clipped to [0, 1].
+        light: largest relative change of brightness. Images are multiplied by a factor between
+            ``1 − light`` and ``1 + light``, then clipped to [0, 1].
 
     Returns:
-        N×C×H×W in [0, 1], differentiable with respect to x.
+        The views, N×C×H×W in [0, 1], differentiable with respect to `x`.
 
     Raises:
-        ValueError: if `zoom` is below 1.
+        ValueError: `zoom` is below 1.
 
     >>> x = torch.full((2, 3, 8, 8), 0.5)  # rotation and zoom do not change a uniform image
     >>> views = random_view(x, torch.Generator().manual_seed(0), light=0.25)
@@ -361,16 +362,16 @@ def move_grad_cam(
 
     Args:
         model, x, epsilon, norm, steps, step_size: as in `bim`.
-        target: the class or N classes whose maps are moved.
-        goal: the desired map, N×1×h×w or 1×1×h×w, of any size, at least 0.
-        layer: Grad-CAM's layer (default: the last convolutional stage).
+        target: one class or N classes whose maps are moved.
+        goal: desired map, N×1×h×w or 1×1×h×w, of any size, at least 0.
+        layer: layer of Grad-CAM; by default the last convolutional stage.
         keep: weight of the divergence, at least 0.
 
     Returns:
         The attacked images, N×C×H×W in [0, 1], at most `epsilon` from `x`.
 
     Raises:
-        ValueError: as in `bim`, and if the layer does not exist.
+        ValueError: as in `bim`, or the layer does not exist.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
     >>> x = torch.rand(1, 3, 8, 8)
@@ -401,7 +402,7 @@ def move_grad_cam(
 def _signed_grad_cam(
     model: nn.Module, y: Tensor, target: Target, layer: Layer
 ) -> tuple[Tensor, Tensor]:
-    """Grad-CAM without its last ReLU, so that negative positions have a gradient; and logits."""
+    """Grad-CAM without its ReLU, so that negative positions have a gradient, and the logits."""
     with record(model, [layer]) as outputs:
         logits = model(y)
     (maps,) = outputs.values()
@@ -415,19 +416,19 @@ def _signed_grad_cam(
 def add_noise(
     x: Tensor, *, epsilon: float, norm: str = "linf", generator: torch.Generator | None = None
 ) -> Tensor:
-    """The control of every attack: `x` plus a random perturbation of norm ε, clipped to [0, 1].
+    """Control for every attack: `x` plus a random perturbation of norm ε, clipped to [0, 1].
 
     Args:
         x, epsilon: as in `fgsm`.
-        norm: ``"linf"``: +ε or −ε at each value, as in FGSM. ``"l2"``: a random direction, of
-            length ε. Near black or white the clipping makes the perturbation smaller.
+        norm: ``"linf"`` adds +ε or −ε to each value, as FGSM does; ``"l2"`` adds a random vector
+            of length ε. Clipping makes the perturbation smaller near black and white.
         generator: source of the noise; by default a new one with seed 0.
 
     Returns:
         The noisy images, N×C×H×W in [0, 1], at most `epsilon` from `x`.
 
     Raises:
-        ValueError: as in `fgsm`, without a model and its classes.
+        ValueError: `x`, `epsilon` or `norm` is not valid, as in `fgsm`.
 
     >>> noisy = add_noise(torch.full((1, 3, 4, 4), 0.5), epsilon=0.125)
     >>> sorted(set(noisy.flatten().tolist()))
@@ -442,11 +443,11 @@ def add_noise(
 
 
 def direction(gradient: Tensor, norm: str) -> Tensor:
-    """The perturbation of norm 1 along which a function with this gradient grows fastest.
+    """Perturbation of norm 1 along which a function with this gradient grows fastest.
 
     Args:
         gradient: N×C×H×W.
-        norm: ``"linf"``: the sign. ``"l2"``: the gradient divided by its length.
+        norm: ``"linf"`` takes the sign; ``"l2"`` divides the gradient by its length.
 
     Returns:
         N×C×H×W; 0 where the gradient is 0 (``"linf"``) or if all of it is 0 (``"l2"``).
@@ -456,7 +457,7 @@ def direction(gradient: Tensor, norm: str) -> Tensor:
     """
     if norm == "linf":
         return gradient.sign()
-    # Scaled first, because the squares of very small values would become 0.
+    # The gradient is scaled first, because the squares of very small values would become 0.
     largest = gradient.abs().amax(dim=(1, 2, 3), keepdim=True)
     gradient = gradient / torch.where(largest > 0, largest, 1)
     length = _length(gradient)
@@ -470,14 +471,13 @@ def project(x: Tensor, y: Tensor, epsilon: float, norm: str = "linf") -> Tensor:
 
         "linf"    δ' = clip(δ, −ε, ε)            "l2"    δ' = δ · min(1, ε / ‖δ‖₂)
 
-    The norm of the result minus `x` is at most `epsilon` in exact arithmetic; without care,
-    rounding can exceed it.
+    The norm of the perturbation is at most `epsilon` in exact arithmetic, because all sums are
+    rounded towards `x`.
 
     Args:
-        x: the original images, N×C×H×W. They must be in [0, 1]: then clipping never moves a value
-            away from `x`.
-        y: the images to project, N×C×H×W.
-        epsilon: the largest norm of the perturbation of each image, at least 0.
+        x: original images, N×C×H×W in [0, 1], so that clipping never moves a value away from `x`.
+        y: images to project, N×C×H×W.
+        epsilon: largest norm of the perturbation of each image, at least 0.
         norm: ``"linf"`` or ``"l2"``.
 
     Returns:
@@ -498,7 +498,7 @@ def project(x: Tensor, y: Tensor, epsilon: float, norm: str = "linf") -> Tensor:
 
 
 def _length(perturbation: Tensor) -> Tensor:
-    """The Euclidean length of each image, N×1×1×1."""
+    """Euclidean length of each image, N×1×1×1."""
     return perturbation.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
 
 
@@ -561,7 +561,7 @@ def _prepare(
 
 
 def _loss(model: nn.Module, y: Tensor, target: Target) -> Tensor:
-    """The loss ``−log p_target`` of each image: N numbers."""
+    """Loss ``−log p_target`` of each image: N numbers."""
     return -score(check_logits(model(y)).log_softmax(1), target)
 
 
@@ -571,11 +571,14 @@ def _loss_gradient(model: nn.Module, y: Tensor, target: Target) -> Tensor:
 
 
 def _gradient(objective: Objective, y: Tensor) -> Tensor:
-    """The gradient of each image's objective, N×C×H×W."""
+    """Gradient of each image's objective, N×C×H×W."""
     leaf = y.detach().requires_grad_()
-    values = objective(leaf.clone())  # a model may overwrite its input, but not the leaf
+    # A clone, because a model may overwrite its input.
+    values = objective(leaf.clone())
     if not values.isfinite().all():
-        raise ValueError(f"the objective must be finite, got {values.detach().tolist()}")
+        raise ValueError(
+            f"the objective must be finite, got {values.detach().tolist()}: check the model"
+        )
     (gradient,) = torch.autograd.grad(values.sum(), leaf)
     return gradient
 

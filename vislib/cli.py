@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: the words after ``vislib``; None for those of the command line.
+        arguments: words after ``vislib``; None takes them from the command line.
 
     Returns:
         The exit status: 0, 1 after an error that was explained on stderr, or 130 after Ctrl-C.
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _message(error: Exception, out: Path | None) -> str:
-    """The error in one line; an error of the operating system gets a remedy."""
+    """Text of an error; errors of memory and of the operating system get a remedy."""
     if isinstance(error, MemoryError | RuntimeError):
         return "the memory is full: close other programs, or ask for less, such as smaller --sizes"
     if isinstance(error, OSError) and error.strerror:
@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _size(text: str) -> int | str:
-    """The word ``original``, or a number of pixels."""
+    """Parse the word ``original`` or a number of pixels."""
     if text == "original":
         return text
     if text.isdecimal() and 32 <= int(text) <= MAX_SIDE:
@@ -90,14 +90,14 @@ def _size(text: str) -> int | str:
 
 
 def _count(text: str) -> int:
-    """A positive whole number."""
+    """Parse a positive whole number."""
     if text.isdecimal() and int(text) > 0:
         return int(text)
     raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
 
 
 def _weights(text: str) -> Path:
-    """A file of weights by its path, or by its name in data/nets."""
+    """Path of a file of weights, which is given as a path or as a name in data/nets."""
     return Path(text) if Path(text).suffix else DATA / "nets" / f"{text}.safetensors"
 
 
@@ -108,14 +108,20 @@ def _add_benchmark(commands: Commands) -> None:
     command = commands.add_parser(
         "benchmark",
         help="measure the fraction of each attribution map's energy that is on the object",
-        description="You can stop it at any time: the same command continues. It writes to --out: "
-        "records.parquet and .csv, table.csv and .md, chart_*.png and .svg, and skipped.csv.",
+        description="The command can be stopped at any time: the same command continues. It writes "
+        "records.parquet and .csv, table.csv and .md, chart_*.png and .svg, and skipped.csv "
+        "to --out.",
     )
     command.set_defaults(run=_benchmark)
     add = command.add_argument
     add("--coco", type=Path, help="folder in COCO's layout (default: Pocket COCO)")
     add("--split", help="the SPLIT of annotations/instances_SPLIT.json (default: val or val2017)")
-    add("--nets", nargs="+", default=NETS, help="names of networks (default: the pocket networks)")
+    add(
+        "--nets",
+        nargs="+",
+        default=NETS,
+        help=f"names of networks (default: {', '.join(NETS)})",
+    )
     add(
         "--methods",
         nargs="+",
@@ -125,7 +131,7 @@ def _add_benchmark(commands: Commands) -> None:
         "--categories",
         nargs="+",
         default=CATEGORIES,
-        help="names of COCO categories, or 'all' that the data and the networks have in common "
+        help="names of COCO categories, or 'all' for those that both data and networks have "
         f"(default: {', '.join(CATEGORIES)})",
     )
     add(
@@ -137,8 +143,8 @@ def _add_benchmark(commands: Commands) -> None:
         "--sizes",
         nargs="+",
         type=_size,
-        help="'original' and sides in pixels (default: original and the networks' own sizes, 128 "
-        "or 224; with --methods all only the latter)",
+        help="'original' or sides in pixels (default: original and the networks' input sizes, 128 "
+        "or 224; with --methods all only the input sizes)",
     )
     add("--device", default="cpu", help="cpu (default), cuda or mps")
     add("--class-table", type=Path, help="JSON file: category to a list of ImageNet classes")
@@ -149,7 +155,7 @@ def _add_benchmark(commands: Commands) -> None:
         help="also measure simple maps and networks with random weights",
     )
     add("--save-maps", action="store_true", help="also save each attribution map as PNG and NPY")
-    add("--out", type=Path, default=Path("benchmark"), help="(default: benchmark)")
+    add("--out", type=Path, default=Path("benchmark"), help="output folder (default: benchmark)")
 
 
 def _benchmark(options: argparse.Namespace) -> None:
@@ -175,7 +181,7 @@ def _benchmark(options: argparse.Namespace) -> None:
         coco, options.out, plan, device=options.device, save_maps=options.save_maps
     )
     if not records:
-        raise InputError(f"no record could be made; the first reason: {skipped[0].reason}")
+        raise InputError(f"no image could be measured: the first reason is {skipped[0].reason}")
     summary = report.write(records, skipped, options.out)
     print(report.markdown(summary).split("\n\n")[0])
     if skipped:
@@ -199,7 +205,7 @@ def _add_fetch(commands: Commands) -> None:
         help=f"names of COCO categories (default: {', '.join(CATEGORIES)})",
     )
     add("--per-category", type=_count, default=30, help="images of each category (default: 30)")
-    add("--out", type=Path, default=Path("coco"), help="(default: coco)")
+    add("--out", type=Path, default=Path("coco"), help="output folder (default: coco)")
 
 
 def _fetch(options: argparse.Namespace) -> None:
@@ -224,7 +230,7 @@ def _add_train(commands: Commands) -> None:
     add("name", help="pocket_alexnet, pocket_vgg, ...")
     add("--epochs", type=_count, default=16, help="passes over the scenes (default: 16)")
     add("--scenes", type=_count, default=8000, help="number of training scenes (default: 8000)")
-    add("--seed", type=int, default=0, help="(default: 0)")
+    add("--seed", type=int, default=0, help="seed of all random numbers (default: 0)")
     add(
         "--bfloat16",
         action="store_true",
@@ -243,8 +249,8 @@ def _add_train(commands: Commands) -> None:
         "--first-scale",
         type=float,
         default=1.0,
-        help="factor on the initial random filters of the first layer (default: 1); after a start "
-        "with 0.1, the learned patterns are visible",
+        help="factor on the initial random filters of the first layer (default: 1); with 0.1, the "
+        "learnt patterns are visible after the training",
     )
     add(
         "--start",
@@ -256,7 +262,8 @@ def _add_train(commands: Commands) -> None:
         type=float,
         default=0,
         metavar="LEVELS",
-        help="train on attacked scenes, each pixel changed by at most LEVELS of 255 grey levels",
+        help="train on attacked scenes, in which each value changes by at most LEVELS of 255 grey "
+        "levels",
     )
     add("--out", type=Path, help="file for the weights (default: in data/nets)")
 
@@ -276,12 +283,14 @@ def _add_notebooks(commands: Commands) -> None:
     command = commands.add_parser(
         "notebooks",
         help="run notebooks and store their outputs, folded solutions and run times",
-        description="Outputs that differ between runs are left out. A notebook stays as it was if "
-        "one of its cells fails.",
+        description="Outputs that differ between runs are left out. A notebook with a cell that "
+        "fails is not changed.",
     )
     command.set_defaults(run=_notebooks)
     command.add_argument("names", nargs="*", metavar="NAME", help="03, or a path (default: all)")
-    command.add_argument("--timeout", type=_count, default=600, help="seconds a cell may take")
+    command.add_argument(
+        "--timeout", type=_count, default=600, help="seconds that one cell may take"
+    )
 
 
 def _notebooks(options: argparse.Namespace) -> None:
@@ -298,16 +307,17 @@ def _notebooks(options: argparse.Namespace) -> None:
 def _add_labs(commands: Commands) -> None:
     command = commands.add_parser(
         "labs",
-        help="make the versions for teaching",
+        help="write the lab, live and finished versions of notebooks",
         description="For each notebook: NAME.lab.ipynb with stubs for the solutions, "
-        "NAME.live.ipynb to be typed in class, and NAME.finished.ipynb for the lecturer. "
-        "The last two are also talks: jupyter nbconvert --to slides NAME.finished.ipynb",
+        "NAME.live.ipynb for live coding in class, and NAME.finished.ipynb for the lecturer. "
+        "The last two are also slides for a talk: jupyter nbconvert --to slides "
+        "NAME.finished.ipynb",
     )
     command.set_defaults(run=_labs)
     add = command.add_argument
     add("names", nargs="*", metavar="NOTEBOOK", help="03, or a path (default: all)")
-    add("--out", type=Path, default=Path("labs"), help="(default: labs)")
-    add("--nbgrader", action="store_true", help="also source/NAME/NAME.ipynb for nbgrader")
+    add("--out", type=Path, default=Path("labs"), help="output folder (default: labs)")
+    add("--nbgrader", action="store_true", help="also write source/NAME/NAME.ipynb for nbgrader")
 
 
 def _labs(options: argparse.Namespace) -> None:
@@ -327,7 +337,7 @@ def _add_doctor(commands: Commands) -> None:
     command.add_argument(
         "--write-checksums",
         action="store_true",
-        help="list the files of data/ again, after a change (for maintainers)",
+        help="write the checksums of data/ again after a change (for maintainers)",
     )
 
 

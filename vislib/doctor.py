@@ -1,4 +1,4 @@
-"""Check this machine and the course's files, without a network connection, and advise what to do.
+"""Checks of this machine and of the course's files, with advice. No network connection is needed.
 
 Each check is a function without arguments that returns a `Finding`. `CHECKS` lists them in the
 order in which they run.
@@ -24,12 +24,12 @@ GIB = 2**30
 
 
 class Finding(NamedTuple):
-    """The result of one check.
+    """Result of one check.
 
     Attributes:
         ok: whether the check passed.
-        what: the observation, in a few words.
-        advice: what to do; a check that passed can have some, too.
+        what: observation, in a few words.
+        advice: what to do; a check that passed may also give advice.
     """
 
     ok: bool
@@ -62,11 +62,12 @@ def text(findings: list[Finding], *, details: bool = False) -> str:
 
     Args:
         findings: one for each check, in the order of `CHECKS`.
-        details: whether to show the observation also where all is as it should be.
+        details: whether to show the observations of all checks, not only of those with advice or
+            a failure.
 
     Returns:
-        One line for each finding, marked ✓ (passed), ! (passed, with advice) or ✗ (failed), each
-        with its advice below, and the `summary` as the last line.
+        One line for each finding, marked ✓ (passed), ! (passed, with advice) or ✗ (failed), with
+        its advice on the next line. The last line is the `summary`.
     """
     lines = []
     for name, finding in zip(CHECKS, findings, strict=True):
@@ -78,7 +79,7 @@ def text(findings: list[Finding], *, details: bool = False) -> str:
 
 
 def summary(findings: list[Finding]) -> str:
-    """One line on all findings: how many failed, or that none did."""
+    """Number of failed checks, or that all passed, in one line."""
     failed = sum(not finding.ok for finding in findings)
     if not failed:
         return "All checks passed."
@@ -129,7 +130,7 @@ def _version(name: str) -> str | None:
 
 
 def _pins() -> list[str]:
-    """The tested versions; empty if the folder of the course is missing."""
+    """Tested versions; empty if the folder of the course is missing."""
     if not PYPROJECT.is_file():
         return []
     with PYPROJECT.open("rb") as file:
@@ -179,7 +180,7 @@ def write_access() -> Finding:
 def notebook_kernel() -> Finding:
     """Check that a notebook kernel starts and can import `vislib`."""
     if "ipykernel" in sys.modules:
-        return Finding(True, "this code runs in one")
+        return Finding(True, "this code runs in a kernel")
     from jupyter_client.manager import start_new_kernel
 
     manager, client = start_new_kernel(
@@ -219,9 +220,9 @@ def widgets() -> Finding:
 
 def data_files() -> Finding:
     """Check that every file of `data/` has its original content."""
-    again = "Fetch the folder data/ again: git checkout -- data, or a fresh copy of the course."
+    remedy = "Fetch the folder data/ again: git checkout -- data, or a fresh copy of the course."
     if not SUMS.is_file():
-        return Finding(False, f"{SUMS} does not exist", again)
+        return Finding(False, f"{SUMS} does not exist", remedy)
     wrong = []
     lines = SUMS.read_text(encoding="utf-8").splitlines()
     for line in lines:
@@ -232,7 +233,7 @@ def data_files() -> Finding:
             wrong.append(f"{name} has changed")
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        return Finding(False, f"{', '.join(wrong[:3])}{more}", again)
+        return Finding(False, f"{', '.join(wrong[:3])}{more}", remedy)
     return Finding(True, f"{len(lines)} files are unchanged")
 
 
@@ -254,8 +255,8 @@ CHECKS: dict[str, Callable[[], Finding]] = {
 def write_checksums() -> int:
     """Write the checksums that `data_files` compares with, and return their number.
 
-    The list covers all files of `data/` except texts (.md), Python scripts, unfinished downloads
-    and hidden files. ``sha256sum -c`` can read it.
+    The list has all files of `data/` except texts (.md), Python scripts, unfinished downloads and
+    hidden files. ``sha256sum -c`` can read the list.
     """
     files = sorted(
         path.relative_to(DATA).as_posix()

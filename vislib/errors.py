@@ -1,4 +1,4 @@
-"""The error for data from outside that the package cannot use."""
+"""The error for files, names and downloads that the package cannot use."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ class InputError(ValueError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for a misspelt name.
+    """Hint for an unknown name, to be used as the end of a message.
+
+    Args:
+        name: name that was given.
+        known: valid names.
+
+    Returns:
+        Up to three similar names as a question, or all known names if none is similar.
 
     >>> nearest("zebar", ["dog", "zebra"])
     "did you mean 'zebra'?"
     >>> nearest("unicorn", ["dog", "zebra"])
-    'known are: dog, zebra'
-
-    Args:
-        name: the name that was given.
-        known: the valid names.
-
-    Returns:
-        Up to three similar names as a question, or all known names if none is similar.
+    'choose from dog, zebra'
     """
     names = list(known)
     by_lower_case = {n.lower(): n for n in names}
     close = difflib.get_close_matches(str(name).lower(), by_lower_case, n=3)
     if close:
         return f"did you mean {' or '.join(repr(by_lower_case[c]) for c in close)}?"
-    return f"known are: {', '.join(names)}" if names else "none are known"
+    return f"choose from {', '.join(names)}" if names else "there are none"

@@ -1,4 +1,4 @@
-"""The folder of the files that ship with the course, and help with the files of the user."""
+"""The folder of the data that ships with the course, and functions for paths and files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DATA = Path(__file__).resolve().parent.parent / "data"
 
 
 def at_home(path: str | Path) -> Path:
-    """The path, with the home folder in place of ``~``.
+    """Path in which the home folder replaces ``~``.
 
     Raises:
         InputError: the home folder cannot be determined.
@@ -19,7 +19,7 @@ def at_home(path: str | Path) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise InputError(f"there is no home folder for {path}; write the path in full") from error
+        raise InputError(f"there is no home folder for {path}: write the path in full") from error
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -28,7 +28,7 @@ def write_whole(path: Path, content: bytes) -> None:
     An interruption leaves the old file, no file or the new one, but never a part of it.
 
     Args:
-        path: the file; its folder must exist.
+        path: file to write; its folder must exist.
         content: all bytes of the file.
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")

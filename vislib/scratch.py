@@ -24,7 +24,7 @@ def perceptron(x: np.ndarray, w: np.ndarray, b: np.ndarray | float) -> np.ndarra
     Args:
         x: one example (n) or N examples (N×n).
         w: n weights, or outputs × n for a layer of perceptrons.
-        b: the bias, or one bias for each output.
+        b: bias, or one bias for each output.
 
     Returns:
         Zeros and ones: one for each example, or examples × outputs.
@@ -37,7 +37,9 @@ def perceptron(x: np.ndarray, w: np.ndarray, b: np.ndarray | float) -> np.ndarra
 
 
 def nand(a: np.ndarray | int, b: np.ndarray | int) -> np.ndarray:
-    """``not (a and b)``: a perceptron with weights −2, −2 and bias 3. Inputs 0 or 1, any shape.
+    """NAND gate, ``not (a and b)``: a perceptron with weights −2, −2 and bias 3.
+
+    The inputs are 0 or 1, in arrays of any shape.
 
     >>> int(nand(1, 1)), int(nand(1, 0))
     (0, 1)
@@ -49,7 +51,7 @@ def nand(a: np.ndarray | int, b: np.ndarray | int) -> np.ndarray:
 
 
 def sigmoid(z: np.ndarray | float) -> np.ndarray:
-    """``σ(z) = 1 / (1 + e^−z)``, between 0 and 1.
+    """Sigmoid, ``σ(z) = 1 / (1 + e^−z)``, between 0 and 1.
 
     Only ``e^−|z|`` is computed, which cannot overflow.
     """
@@ -58,37 +60,40 @@ def sigmoid(z: np.ndarray | float) -> np.ndarray:
 
 
 def sigmoid_prime(z: np.ndarray | float) -> np.ndarray:
-    """``σ'(z) = σ(z) (1 − σ(z))``: at most 1/4, at z = 0."""
+    """Derivative of the sigmoid, ``σ'(z) = σ(z) (1 − σ(z))``: at most 1/4, at z = 0."""
     return sigmoid(z) * (1 - sigmoid(z))
 
 
 def tanh(z: np.ndarray | float) -> np.ndarray:
-    """``tanh(z) = 2 σ(2z) − 1``: a sigmoid that is scaled to the range −1 to 1."""
+    """Hyperbolic tangent, ``tanh(z) = 2 σ(2z) − 1``: a sigmoid scaled to the range −1 to 1."""
     return np.tanh(z)
 
 
 def tanh_prime(z: np.ndarray | float) -> np.ndarray:
-    """``tanh'(z) = 1 − tanh(z)²``: at most 1, at z = 0."""
+    """Derivative of the hyperbolic tangent, ``tanh'(z) = 1 − tanh(z)²``: at most 1, at z = 0."""
     return 1 - np.tanh(z) ** 2
 
 
 def relu(z: np.ndarray | float) -> np.ndarray:
-    """``max(z, 0)``, the rectified linear unit."""
+    """Rectified linear unit (ReLU), ``max(z, 0)``."""
     return np.maximum(z, 0)
 
 
 def relu_prime(z: np.ndarray | float) -> np.ndarray:
-    """``1 where z > 0, else 0``. The derivative at z = 0 does not exist; 0 is the usual choice."""
+    """Derivative of the ReLU: 1 where z > 0, else 0.
+
+    At z = 0 the derivative does not exist; 0 is the usual choice.
+    """
     return (np.asarray(z) > 0).astype(float)
 
 
 def leaky_relu(z: np.ndarray | float, leak: float = 0.01) -> np.ndarray:
-    """``z where z > 0, else 0.01 z``: a ReLU whose derivative is never 0. `leak` is the 0.01."""
+    """Leaky ReLU: z where z > 0, else ``leak · z``, so that the derivative is never 0."""
     return np.where(np.asarray(z) > 0, z, leak * np.asarray(z))
 
 
 def leaky_relu_prime(z: np.ndarray | float, leak: float = 0.01) -> np.ndarray:
-    """``1 where z > 0, else 0.01``; `leak` is the 0.01."""
+    """Derivative of the leaky ReLU: 1 where z > 0, else `leak`."""
     return np.where(np.asarray(z) > 0, 1.0, leak)
 
 
@@ -142,12 +147,12 @@ def mlp_forward(
 
     Args:
         x: one example (n) or N examples (N×n).
-        weights: of each layer, outputs × inputs.
-        biases: of each layer, outputs.
+        weights: weights of each layer, outputs × inputs.
+        biases: biases of each layer, outputs.
         activation: σ.
 
     Returns:
-        The lists ``z^1 … z^L`` and ``a^0 … a^L``, where ``a^0 = x``.
+        The lists ``z^1 … z^V`` and ``a^0 … a^V`` of the V layers, where ``a^0 = x``.
 
     >>> weights, biases = random_layers([64, 30, 10], np.random.default_rng(0))
     >>> zs, activations = mlp_forward(np.zeros((5, 64)), weights, biases)
@@ -165,16 +170,17 @@ def mlp_forward(
 
 
 def mse(a: np.ndarray, y: np.ndarray) -> float:
-    """Quadratic loss ``½ ‖a − y‖²``, averaged over the examples (rows; a vector is N examples).
+    """Quadratic loss ``½ ‖a − y‖²``, averaged over the examples.
 
-    With the factor ½ the gradient is ``a − y``. (PyTorch's ``mse_loss`` has no factor ½ and also
-    averages over the outputs.)
+    The rows of a matrix are examples, and so are the entries of a vector. With the factor ½ the
+    gradient of one example is ``a − y``. (PyTorch's ``mse_loss`` does not have the factor ½, and
+    also averages over the outputs.)
     """
     return float(0.5 * np.sum((a - y) ** 2) / len(a))
 
 
 def softmax(z: np.ndarray) -> np.ndarray:
-    """``p_j = e^{z_j} / Σ_k e^{z_k}`` along the last axis: positive numbers with sum 1.
+    """Softmax ``p_j = e^{z_j} / Σ_k e^{z_k}`` along the last axis: positive numbers with sum 1.
 
     The largest logit is subtracted first. The result is the same, and ``e^z`` cannot overflow.
 
@@ -186,9 +192,10 @@ def softmax(z: np.ndarray) -> np.ndarray:
 
 
 def cross_entropy(z: np.ndarray, labels: np.ndarray) -> float:
-    """``−ln softmax(z)[label]``, averaged over the examples; `z` N×K logits, `labels` N integers.
+    """Cross-entropy ``−ln softmax(z)[label]``, averaged over the examples.
 
-    It is computed as ``ln Σ_k e^{z_k} − z_label``, which needs no logarithm of 0.
+    `z` has N×K logits and `labels` N class indices. The loss of one example is computed as
+    ``ln Σ_k e^{z_k} − z_label``, which avoids the logarithm of 0.
     """
     z = z - z.max(axis=-1, keepdims=True)
     log_sum = np.log(np.exp(z).sum(axis=-1))
@@ -207,8 +214,8 @@ def gradient_descent(
     """Path of gradient descent, ``v ← v − η ∇L(v)``.
 
     Args:
-        loss_gradient: ``∇L``, from v to an array of the same shape.
-        start: the first v.
+        loss_gradient: ``∇L``, a function from v to an array of the same shape.
+        start: initial v.
         learning_rate: η.
         steps: number of steps.
 
@@ -226,9 +233,9 @@ def gradient_descent(
 
 
 def minibatches(n: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Row numbers of one epoch: 0 … `n` − 1 in random order, `size` at a time (the last has fewer).
+    """Yield the row numbers 0 … `n` − 1 of one epoch in random order, `size` at a time.
 
-    `rng` draws the order.
+    The last mini-batch may be smaller. `rng` draws the order.
 
     >>> [len(rows) for rows in minibatches(10, 4, np.random.default_rng(0))]
     [4, 4, 2]
@@ -253,7 +260,7 @@ def sgd(
 
     Args:
         loss_gradient: ``loss_gradient(v, rows)`` is the mean gradient over the examples `rows`.
-        start: the first v.
+        start: initial v.
         n: number of examples.
         learning_rate: η.
         batch_size: number of examples in a mini-batch.
@@ -308,7 +315,7 @@ def layer_errors(
     Args:
         delta: δ^V, the error of the last layer V, N × outputs.
         zs: ``z^1 … z^V`` from `mlp_forward`.
-        weights: of each layer, outputs × inputs.
+        weights: weights of each layer, outputs × inputs.
         derivative: σ'.
 
     Returns:
@@ -371,8 +378,8 @@ def finite_differences(
     gradient.
 
     Args:
-        f: a function from an array to a number.
-        v: where to take the gradient, of any shape.
+        f: function from an array to a number.
+        v: point at which the gradient is taken, an array of any shape.
         step: h.
 
     Returns:
@@ -402,7 +409,7 @@ def train(
     Args:
         x: N×n inputs.
         y: N × outputs, the desired outputs.
-        weights, biases: the starting values, as in `mlp_forward`; they are not changed.
+        weights, biases: initial values, as in `mlp_forward`; they are not changed.
         learning_rate, batch_size, epochs, rng: as in `sgd`.
 
     Returns:
@@ -436,7 +443,7 @@ def input_gradient(
 
     Args:
         x: N×n inputs.
-        target: the class c.
+        target: target class c.
         weights, biases, activation, derivative: as in `backpropagate`.
 
     Returns:
@@ -454,7 +461,7 @@ def input_gradient(
 def output_size(size: int, kernel: int, stride: int = 1, padding: int = 0) -> int:
     """Number of window positions along M pixels: ``(M − K + 2P) / S + 1``, rounded down.
 
-    M is `size`, K is `kernel`, S is `stride` and P is `padding`.
+    M is `size`, K is `kernel`, S is `stride` and P is `padding`, all in pixels.
 
     >>> output_size(7, kernel=3, stride=2)
     3
@@ -467,15 +474,15 @@ def convolve(
 ) -> np.ndarray:
     """Convolution of feature maps with kernels: ``y_o[i, j] = Σ w_o · window(i, j) + b_o``.
 
-    As in every deep-learning library the kernel is not flipped; in mathematics this operation is
-    called a correlation.
+    As in every deep-learning library, the kernel is not flipped. In mathematics this operation is
+    called a cross-correlation.
 
     Args:
         x: C×H×W feature maps.
         w: O×C×K×L kernels, one stack of C kernels for each output channel.
         b: O biases.
-        stride: distance of neighbouring windows, in pixels.
-        padding: rows and columns of zeros around the maps.
+        stride: distance between neighbouring windows, in pixels.
+        padding: number of rows and columns of zeros on each side of the maps.
 
     Returns:
         O×M×N feature maps.
@@ -500,7 +507,7 @@ def convolve(
 def transposed_convolve(
     x: np.ndarray, w: np.ndarray, stride: int = 1, padding: int = 0
 ) -> np.ndarray:
-    """The transpose of `convolve`, which is its backward pass to the inputs.
+    """Transpose of `convolve`: the backward pass of a convolution to its inputs.
 
         y = Σ_ij x[:, i, j] · w,  each product added to the output at window(i, j)
 
@@ -508,9 +515,9 @@ def transposed_convolve(
 
     Args:
         x: C×H×W feature maps.
-        w: C×O×K×L kernels: the same array with which `convolve` goes from O to C channels.
-        stride: distance of neighbouring windows in the output, in pixels.
-        padding: rows and columns that are cut off around the output.
+        w: C×O×K×L kernels: the array with which `convolve` maps O channels to C channels.
+        stride: distance between neighbouring windows in the output, in pixels.
+        padding: number of rows and columns that are cut off on each side of the output.
 
     Returns:
         O×M×N feature maps; a side of length H becomes ``(H − 1) S + K − 2P``.
@@ -534,7 +541,7 @@ def max_pool(x: np.ndarray, size: int, stride: int | None = None) -> tuple[np.nd
     Args:
         x: C×H×W feature maps.
         size: height and width of a window.
-        stride: distance of neighbouring windows; by default `size`.
+        stride: distance between neighbouring windows, in pixels; by default `size`.
 
     Returns:
         The maxima and the switches, C×M×N each. A switch is the position in the flattened map,
@@ -560,17 +567,17 @@ def max_pool(x: np.ndarray, size: int, stride: int | None = None) -> tuple[np.nd
 def unpool(values: np.ndarray, switches: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Unpooling: each value at the position of its maximum, and zeros elsewhere.
 
-    If overlapping windows share a switch, the last value is kept, as in ``F.max_unpool2d`` (the
-    derivative of max pooling adds them up). Zeiler & Fergus 2013, "Visualizing and Understanding
-    Convolutional Networks".
+    If overlapping windows share a switch, the last value is kept, as in ``F.max_unpool2d``. (The
+    derivative of max pooling adds up the values instead.) Zeiler & Fergus 2014, "Visualizing and
+    Understanding Convolutional Networks".
 
     Args:
         values: C×M×N.
         switches: C×M×N, from `max_pool`.
-        shape: height and width of the result.
+        shape: height H and width W of the result.
 
     Returns:
-        C×height×width.
+        C×H×W.
 
     >>> unpool(np.array([[[3.0]]]), np.array([[[1]]]), (2, 2))
     array([[[0., 3.],

@@ -1,8 +1,9 @@
 """Figures: attribution maps as colours, several images side by side, and alt text for every figure.
 
-Attribution maps stay raw and signed in all other modules; only this one scales them for display.
-Signed maps get a scale that diverges around zero (blue below, white at zero, red above), maps
-without negative values a sequential one. Both are legible without colour vision and in grey print.
+Attribution maps are raw and signed in all other modules; only this module scales them for display.
+Signed maps get a diverging colour scale: blue below zero, white at zero, red above zero. Maps
+without negative values get a sequential scale. Both scales suit readers with colour-vision
+deficiencies. In grey print, the diverging scale shows the magnitude but not the sign.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 SEQUENTIAL = "inferno"
 DIVERGING = "RdBu_r"
-# Okabe and Ito's colours, which are distinguishable with every kind of colour vision.
+# The colours of Okabe & Ito 2008, "Color Universal Design (CUD)", can be distinguished with all
+# common colour-vision deficiencies.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", "-.", ":", (0, (4, 1, 1, 1, 1, 1)), (0, (8, 2)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -49,24 +51,23 @@ Window = tuple[int, int, int, int]
 
 
 def heat(maps: Tensor, *, percentile: float = 99.5) -> np.ndarray:
-    """Colours for one attribution map.
+    """Colours of one attribution map, H×W×3.
 
-    Channels are added up first. Zero is white in a signed map and black in any other. A map that
-    is zero everywhere gets the colour of zero.
+    The channels are summed first. Zero is white in a signed map and black in any other map.
+
+    Args:
+        maps: one map, raw and signed, C×H×W or H×W.
+        percentile: percentile of ``|map|`` at which the colour scale ends, from 0 to 100. A value
+            below 100 keeps the map visible if a few values are far larger than all others.
+
+    Returns:
+        RGB values in [0, 1], H×W×3.
 
     >>> signed = torch.tensor([[-1.0, 0.0, 1.0]])
     >>> heat(signed).shape
     (1, 3, 3)
     >>> bool((heat(signed)[0, 1] > 0.96).all())  # zero is white
     True
-
-    Args:
-        maps: raw and signed, C×H×W or H×W.
-        percentile: the percentile of ``|map|`` at which the colour scale ends, from 0 to 100. Below
-            100, a few large values do not leave all others black.
-
-    Returns:
-        RGB values in [0, 1], H×W×3.
     """
     import matplotlib
 
@@ -79,20 +80,20 @@ def heat(maps: Tensor, *, percentile: float = 99.5) -> np.ndarray:
 
 
 def coarse(maps: Tensor, block: int) -> Tensor:
-    """A map in squares of block×block pixels, for a small figure.
+    """Map reduced to squares of block×block pixels, for a small figure.
 
-    Channels are added up. Each square then gets its value of largest magnitude, with the sign. When
-    a fine map is reduced in any other way, single pixels vanish, or red and blue mix.
-
-    >>> coarse(torch.tensor([[[1.0, -3.0, 0.0], [2.0, 0.0, 5.0]]]), 2)
-    tensor([[[-3.,  5.]]])
+    The channels are summed. Each square then gets its value of largest magnitude, with the sign.
+    Subsampling would lose single pixels, and averaging would cancel values of opposite signs.
 
     Args:
         maps: C×H×W.
-        block: the side of a square in pixels.
+        block: side of a square in pixels.
 
     Returns:
         The smaller map, 1×⌈H/block⌉×⌈W/block⌉.
+
+    >>> coarse(torch.tensor([[[1.0, -3.0, 0.0], [2.0, 0.0, 5.0]]]), 2)
+    tensor([[[-3.,  5.]]])
     """
     total = maps.sum(dim=0, keepdim=True)
     top, low = (
@@ -102,18 +103,18 @@ def coarse(maps: Tensor, block: int) -> Tensor:
 
 
 def overlay(image: ImageLike, maps: Tensor, *, opacity: float = 0.55) -> np.ndarray:
-    """A map's colours over the grey image.
-
-    >>> overlay(torch.zeros(3, 8, 8), torch.rand(1, 2, 2), opacity=0).max()
-    np.float64(0.0)
+    """Colours of a map over the grey image, H×W×3.
 
     Args:
         image: in any form that `rgb` takes, H×W pixels.
         maps: one map, C×h×w; upsampled bilinearly if its size differs from that of the image.
-        opacity: the weight of the colours, from 0 to 1.
+        opacity: weight of the colours, from 0 (only the image) to 1 (only the map).
 
     Returns:
         RGB values in [0, 1], H×W×3.
+
+    >>> overlay(torch.zeros(3, 8, 8), torch.rand(1, 2, 2), opacity=0).max()
+    np.float64(0.0)
     """
     pixels = rgb(image)
     grey = pixels.mean(axis=2, keepdims=True).repeat(3, axis=2)
@@ -125,20 +126,20 @@ def overlay(image: ImageLike, maps: Tensor, *, opacity: float = 0.55) -> np.ndar
 
 
 def tinted(maps: Tensor, *, percentile: float = 99, blur: float = 0) -> np.ndarray:
-    """A signed map with its three channels as red, green and blue, and mid-grey at zero.
+    """Signed map whose three channels are shown as red, green and blue, with mid-grey at zero.
 
-    The literature shows the maps of the deconvnet and of guided backprop in this way.
-
-    >>> tinted(torch.zeros(3, 2, 2))[0, 0]
-    array([0.5, 0.5, 0.5])
+    The papers show the maps of the deconvnet and of guided backprop in this way.
 
     Args:
-        maps: raw and signed, 3×H×W.
-        percentile: the percentile of ``|map|`` at which the scale ends, from 0 to 100.
-        blur: the standard deviation in pixels of a Gaussian that smooths the map first.
+        maps: one map, raw and signed, 3×H×W.
+        percentile: percentile of ``|map|`` at which the scale ends, from 0 to 100.
+        blur: standard deviation in pixels of a Gaussian that smooths the map first.
 
     Returns:
         RGB values in [0, 1], H×W×3.
+
+    >>> tinted(torch.zeros(3, 2, 2))[0, 0]
+    array([0.5, 0.5, 0.5])
     """
     from scipy.ndimage import gaussian_filter
 
@@ -152,14 +153,14 @@ def tinted(maps: Tensor, *, percentile: float = 99, blur: float = 0) -> np.ndarr
 
 
 def rgb(image: ImageLike) -> np.ndarray:
-    """The RGB values of an image, H×W×3 in [0, 1].
+    """RGB values of an image, H×W×3 in [0, 1].
+
+    Args:
+        image: a tensor 3×H×W, 1×H×W or H×W in [0, 1]; an array H×W×3 or H×W of values in [0, 1],
+            bytes or booleans; or a PIL image.
 
     >>> rgb(torch.rand(1, 4, 6)).shape
     (4, 6, 3)
-
-    Args:
-        image: a tensor 3×H×W, 1×H×W or H×W; an array H×W×3 or H×W of values in [0, 1], of bytes or
-            of booleans; or a PIL image.
     """
     if isinstance(image, Image.Image):
         return np.asarray(image.convert("RGB"), dtype=np.float64) / 255
@@ -172,21 +173,21 @@ def rgb(image: ImageLike) -> np.ndarray:
 def outline(
     image: ImageLike, mask: np.ndarray, *, colour: str = COLOURS[4], width: int = 3
 ) -> np.ndarray:
-    """The image with the border of a mask drawn on it.
+    """Image with the border of a mask drawn on it.
+
+    Args:
+        image: in any form that `rgb` takes, H×W pixels.
+        mask: boolean, H×W.
+        colour: colour of matplotlib.
+        width: width of the line in pixels, half of it inside the mask.
+
+    Returns:
+        RGB values in [0, 1], H×W×3.
 
     >>> mask = np.zeros((9, 9), dtype=bool)
     >>> mask[3:6, 3:6] = True
     >>> int((outline(np.zeros((9, 9)), mask, width=1).max(axis=2) > 0).sum())
     8
-
-    Args:
-        image: in any form that `rgb` takes, H×W pixels.
-        mask: boolean, H×W.
-        colour: a colour of matplotlib.
-        width: the width of the line in pixels, half of it inside the mask.
-
-    Returns:
-        RGB values in [0, 1], H×W×3.
     """
     from matplotlib.colors import to_rgb
     from scipy.ndimage import binary_dilation, binary_erosion
@@ -207,21 +208,21 @@ def frame(
     width: int = 2,
     dashed: bool = False,
 ) -> np.ndarray:
-    """The image with the border of a box drawn on it, inside the box.
-
-    >>> framed = frame(np.zeros((9, 9)), (2, 2, 5, 5), width=1)
-    >>> int((framed.max(axis=2) > 0).sum())
-    16
+    """Image with the border of a box drawn on it, inside the box.
 
     Args:
         image: in any form that `rgb` takes, H×W pixels.
         box: (x, y, width, height) in pixels of the image, as in COCO. An empty box draws nothing.
-        colour: a colour of matplotlib.
-        width: the width of the line in pixels.
-        dashed: whether to draw dashes, so that two boxes differ by more than their colours.
+        colour: colour of matplotlib.
+        width: width of the line in pixels.
+        dashed: whether to draw a dashed line, so that two boxes differ by more than their colours.
 
     Returns:
         RGB values in [0, 1], H×W×3.
+
+    >>> framed = frame(np.zeros((9, 9)), (2, 2, 5, 5), width=1)
+    >>> int((framed.max(axis=2) > 0).sum())
+    16
     """
     from matplotlib.colors import to_rgb
 
@@ -244,19 +245,19 @@ def frame(
 def mosaic(
     images: Sequence[ImageLike] | Tensor, *, columns: int = 8, gap: int = 1, scale: int = 1
 ) -> np.ndarray:
-    """Many small images of one size as the tiles of one image, with white between the tiles.
-
-    >>> mosaic(torch.rand(6, 3, 4, 4), columns=3).shape  # 2 rows of 3 tiles
-    (9, 14, 3)
+    """Image with small images of one size as its tiles, and white between the tiles.
 
     Args:
         images: N images, each in a form that `rgb` takes; also a tensor N×3×h×w, N×1×h×w or N×h×w.
-        columns: the tiles in a row.
-        gap: the pixels between tiles, after scaling.
-        scale: the side in pixels of the square that each pixel becomes.
+        columns: largest number of tiles in a row.
+        gap: distance between tiles in pixels, after scaling.
+        scale: side in pixels of the square that each pixel becomes.
 
     Returns:
         RGB values in [0, 1], H×W×3.
+
+    >>> mosaic(torch.rand(6, 3, 4, 4), columns=3).shape  # 2 rows of 3 tiles
+    (9, 14, 3)
     """
     tiles = [rgb(image).repeat(scale, axis=0).repeat(scale, axis=1) for image in images]
     height, width = tiles[0].shape[:2]
@@ -275,7 +276,7 @@ def mosaic(
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Give matplotlib the course's style inside the block."""
+    """Context manager in which matplotlib has the course's style."""
     import matplotlib
 
     with matplotlib.rc_context(_STYLE):
@@ -285,11 +286,11 @@ def style() -> Iterator[None]:
 def display(figure: Figure, alt: str) -> None:
     """Show a figure in the notebook with its alt text, and close it.
 
-    Lines and letters are sharp and small in a PNG. A figure full of photographs would take
-    megabytes, so it is stored as JPEG if that saves a third or more.
+    A PNG keeps lines and letters sharp. A figure full of photographs would take megabytes as a PNG,
+    so it is stored as JPEG if that saves more than a third.
 
     Args:
-        figure: of matplotlib.
+        figure: figure of matplotlib.
         alt: what a reader who cannot see the figure should know, in a sentence.
 
     Raises:
@@ -348,10 +349,10 @@ def panels(
     """Show images side by side under their titles.
 
     Args:
-        images: title to image, each in a form that `rgb` takes.
+        images: images by their titles, each in a form that `rgb` takes.
         alt: what a reader who cannot see the figure should know, in a sentence.
-        columns: the images in a row, at most.
-        size: the width of an image in inches.
+        columns: largest number of images in a row.
+        size: width of an image in inches.
 
     Raises:
         ValueError: `alt` is empty.
@@ -360,16 +361,16 @@ def panels(
 
 
 def grid(images: Mapping[str, ImageLike], *, columns: int = 5, size: float = 2.9) -> Figure:
-    """The figure that `panels` shows.
-
-    >>> figure = grid({"left": torch.rand(3, 8, 8), "right": torch.rand(3, 8, 8)})
-    >>> [axis.get_title() for axis in figure.axes]
-    ['left', 'right']
+    """Figure of `panels`, without showing it.
 
     Args:
         images: as in `panels`.
         columns: as in `panels`.
         size: as in `panels`.
+
+    >>> figure = grid({"left": torch.rand(3, 8, 8), "right": torch.rand(3, 8, 8)})
+    >>> [axis.get_title() for axis in figure.axes]
+    ['left', 'right']
     """
     import matplotlib.pyplot as plt
 
@@ -406,19 +407,19 @@ def curves(
     size: tuple[float, float] = (5.2, 3.9),
     **limits: Any,
 ) -> None:
-    """Show lines in one or several axes side by side.
+    """Show curves in one or several axes side by side.
 
-    The lines differ by colour, dashes and markers. If all x values are whole numbers, so are the
-    ticks.
+    The curves differ by colour, dashes and markers. If all x values are whole numbers, the
+    ticks are whole numbers too.
 
     Args:
-        axes: title to the lines of one axis; these are label to (x values, y values).
+        axes: curves of each axis by its title. The curves are (x values, y values) by their labels.
         alt: what a reader who cannot see the figure should know, in a sentence.
-        x: the label of the x axes.
-        y: the label of the first y axis.
-        log: the logarithmic axes: ``"x"``, ``"y"`` or ``"xy"``.
-        size: the width and height of one axis in inches.
-        **limits: passed on to ``Axes.set``, such as ``ylim=(0, 1)``.
+        x: label of the x axes.
+        y: label of the first y axis.
+        log: which axes are logarithmic: ``"x"``, ``"y"``, ``"xy"`` or none.
+        size: width and height of one axis in inches.
+        **limits: arguments for ``Axes.set``, such as ``ylim=(0, 1)``.
 
     Raises:
         ValueError: `alt` is empty.
@@ -463,10 +464,10 @@ def _draw_lines(axis: Axes, lines: Mapping[str, tuple[Any, Any]], log: str) -> N
 
 
 def _marked(across: Any, shift: float, *, log: bool) -> list[int]:
-    """The points of a line that get a marker: all of up to 15 points, otherwise about 8.
+    """Points of a line that get a marker: all of up to 15 points, otherwise about 8.
 
-    These 8 are at equal distances on paper, also on a logarithmic axis. `shift`, from 0 to 1, moves
-    them along, so that markers of different lines do not cover each other.
+    These 8 points have equal distances in the figure, also on a logarithmic axis. `shift`, from 0
+    to 1, moves them along the line, so that markers of different lines do not cover each other.
     """
     count = len(across)
     if count <= 15:
@@ -491,14 +492,14 @@ def matrices(
     limits: Mapping[str, tuple[float, float]] | None = None,
     cell: float = 0.46,
 ) -> None:
-    """Show small matrices side by side, with their numbers in the cells.
+    """Show small matrices side by side, with the numbers in their cells.
 
     Args:
         arrays: as in `matrix_figure`.
         alt: what a reader who cannot see the figure should know, in a sentence.
         frames: as in `matrix_figure`.
         limits: as in `matrix_figure`.
-        cell: the width of a cell in inches.
+        cell: width of a cell in inches.
 
     Raises:
         ValueError: `alt` is empty.
@@ -513,24 +514,25 @@ def matrix_figure(
     limits: Mapping[str, tuple[float, float]] | None = None,
     cell: float = 0.46,
 ) -> Figure:
-    """The figure that `matrices` shows: arrays, or data frames with the names of rows and columns.
+    """Figure of `matrices`: arrays, or data frames with the names of rows and columns.
 
-    Colours are pale so that the numbers stay legible: blue below zero and red above it in a matrix
-    with negative entries, white to orange in any other. NaN is an empty, hatched cell.
+    The colours are pale, so that the numbers are legible. A matrix with negative entries is blue
+    below zero and red above zero; any other matrix goes from white to orange. A cell with NaN is
+    empty and hatched.
+
+    Args:
+        arrays: matrices H×W by their titles. If all are data frames, the names of rows and columns
+            are written beside the cells. Row names that all data frames share are written once.
+        frames: cells that get a thick frame, by the title of the matrix: (top, bottom, left,
+            right), with exclusive ends.
+        limits: (lowest, highest) value of the colour scale, by the title of the matrix; by default
+            0 and the extremes of the matrix, or only the extremes in a data frame. Figures that
+            show the same quantity need the same limits.
+        cell: width of a cell in inches. The height is the same, or 0.55 of it in a data frame.
 
     >>> figure = matrix_figure({"a": np.eye(2), "b": np.array([[-1.5, np.nan]])})
     >>> [text.get_text() for text in figure.axes[1].texts]
     ['−1.5']
-
-    Args:
-        arrays: title to matrix, H×W. If all are data frames, the names of rows and columns are
-            written beside the cells. Rows that are the same in all of them are named once.
-        frames: title to (top, bottom, left, right), the ends exclusive: the cells that get a thick
-            frame.
-        limits: title to the (lowest, highest) value of the colour scale; by default 0 and the
-            extremes of the matrix, or only the extremes in a data frame. Give them if the figure
-            belongs to others with the same quantity.
-        cell: the width of a cell in inches. The height is the same, or 0.55 of it in a data frame.
     """
     named = all(hasattr(array, "columns") for array in arrays.values())
     with style():
@@ -598,21 +600,21 @@ def _table_axes(tables: Sequence[Any], cell: float) -> tuple[Figure, list[Axes]]
 
 
 def _extremes(values: Any, *, zero: bool) -> tuple[float, float]:
-    """The lowest and the highest number; with `zero`, zero is one of the numbers."""
+    """Lowest and highest number; with `zero`, zero counts as one of the numbers."""
     if zero:
         return np.nanmin(values, initial=0), np.nanmax(values, initial=0)
     return np.nanmin(values), np.nanmax(values)
 
 
 def _decimals(values: np.ndarray) -> int:
-    """The decimals that all numbers of a table get: none if all are whole numbers."""
+    """Number of decimals for all numbers of a table: 0 if all are whole numbers, else 2."""
     return 0 if np.all(np.isnan(values) | (values == values.round())) else 2
 
 
 def _draw_cells(
     axis: Axes, values: np.ndarray, scale: tuple[float, float], decimals: int | None
 ) -> None:
-    """Draw pale colours for a `scale` of (lowest, highest) value, and write the numbers on them."""
+    """Draw pale colours on a `scale` (lowest, highest), and write the numbers on them."""
     import matplotlib
     from matplotlib.patches import Rectangle
 
@@ -632,7 +634,7 @@ def _draw_cells(
 
 
 def _number(value: float, decimals: int | None) -> str:
-    """A number with that many decimals; without them, a whole number or two significant digits."""
+    """Number as text, with `decimals`; for None as a whole number or with two digits."""
     if decimals is not None:
         return f"{value:.{decimals}f}"
     return f"{value:.0f}" if value == round(value) else f"{value:.2g}"

@@ -1,12 +1,12 @@
 """Images by optimisation: one loop of gradient ascent for class models, deep dreams and styles.
 
-An image ``x(θ)`` is changed until an objective of the network is large:
+The parameters θ of an image ``x(θ)`` are changed until an objective of the network is large:
 
     θ* = argmax_θ  J(x(θ)),        J = y_c  −  λ ‖x − x̄‖²  −  …
 
 Four parts can be chosen:
 
-    objective         J, N numbers; written as in the equation:
+    objective         J, one number for each image, written as in the equation:
                       ``logit(dog) - 1e-3 * l2() - 1e-3 * tv()``
     parametrisation   θ: `pixels`, `fourier` coefficients, or the `code` of a decoder
     transforms        random changes before each forward pass: `jitter`, `wobble`
@@ -50,7 +50,8 @@ Edit = Callable[[Tensor], Tensor]
 
 sgd: Optimiser = partial(torch.optim.SGD, lr=0.05, momentum=0.9)
 adam: Optimiser = partial(torch.optim.Adam, lr=0.05)
-# One evaluation in each step. Tolerances would end the ascent early if the gradients are small.
+# L-BFGS with one evaluation in each step. Its tolerances are 0, because with other values small
+# gradients would end the ascent early.
 lbfgs: Optimiser = partial(
     torch.optim.LBFGS, lr=1, max_iter=1, history_size=10, tolerance_grad=0, tolerance_change=0
 )
@@ -61,13 +62,13 @@ lbfgs: Optimiser = partial(
 
 @dataclass(frozen=True)
 class View:
-    """The input of an objective in one step.
+    """Input of an objective in one step.
 
     Attributes:
         image: the image, N×C×H×W in [0, 1], before any transform.
-        logits: the network's output for the transformed image, N×K.
-        maps: the outputs of the layers that the objective names.
-        parameters: θ.
+        logits: output of the network for the transformed image, N×K.
+        maps: outputs of the layers that the objective names.
+        parameters: leaf tensors θ of the parametrisation.
     """
 
     image: Tensor
@@ -78,7 +79,7 @@ class View:
 
 @dataclass(frozen=True)
 class Objective:
-    """A function from a `View` to N numbers, with the layers that it needs.
+    """Function from a `View` to N numbers, with the layers that it needs.
 
     Objectives can be added, subtracted and multiplied by numbers, as on paper.
 
@@ -96,40 +97,40 @@ class Objective:
     layers: tuple[Layer, ...] = ()
 
     def __add__(self, other: Objective) -> Objective:
-        """The sum of two objectives."""
+        """Sum of two objectives."""
         both = dict.fromkeys((*self.layers, *other.layers))
         return Objective(lambda view: self.score(view) + other.score(view), tuple(both))
 
     def __mul__(self, factor: float) -> Objective:
-        """The objective times a number."""
+        """Objective times a number."""
         return Objective(lambda view: factor * self.score(view), self.layers)
 
     __rmul__ = __mul__
 
     def __neg__(self) -> Objective:
-        """The objective with the opposite sign."""
+        """Objective with the opposite sign."""
         return -1.0 * self
 
     def __sub__(self, other: Objective) -> Objective:
-        """The difference of two objectives."""
+        """Difference of two objectives."""
         return self + -other
 
 
 def logit(target: Target) -> Objective:
-    """The class score ``y_c`` before the softmax; `target` is one class or N classes."""
+    """Objective ``y_c``: the class score before the softmax. `target` is one class or N of them."""
     return Objective(lambda view: score(view.logits, target))
 
 
 def log_probability(target: Target) -> Objective:
-    """``log p(c|x)``; `target` is one class or N classes.
+    """Objective ``log p(c|x)``. `target` is one class or N of them.
 
-    Unlike the logit it also rises when the scores of other classes fall.
+    Unlike the logit, this objective also rises when the scores of other classes fall.
     """
     return Objective(lambda view: score(view.logits.log_softmax(dim=1), target))
 
 
 def channel(layer: Layer, index: int | Sequence[int]) -> Objective:
-    """The mean of one channel of a layer; `index` is one channel or N channels."""
+    """Objective: mean of one channel of a layer. `index` is one channel or N of them."""
 
     def mean(view: View) -> Tensor:
         return score(view.maps[layer].flatten(2).mean(dim=2), index)
@@ -138,7 +139,7 @@ def channel(layer: Layer, index: int | Sequence[int]) -> Objective:
 
 
 def neuron(layer: Layer, index: int | Sequence[int]) -> Objective:
-    """One channel of a layer at its central position; `index` is one channel or N channels."""
+    """Objective: one channel of a layer at the central position. `index` is one channel or N."""
 
     def centre(view: View) -> Tensor:
         maps = view.maps[layer]
@@ -148,15 +149,15 @@ def neuron(layer: Layer, index: int | Sequence[int]) -> Objective:
 
 
 def layer_norm(layer: Layer) -> Objective:
-    """The objective of deep dream: the mean square of a layer's output, ``‖A‖² / size``.
+    """Objective of deep dream: the mean square of a layer's output, ``‖A‖² / size``.
 
-    (This is not layer normalisation.)
+    Mordvintsev, Olah & Tyka 2015. (This function is not layer normalisation.)
     """
     return Objective(lambda view: view.maps[layer].flatten(1).square().mean(dim=1), (layer,))
 
 
 def similarity(layer: Layer, guide: Tensor) -> Objective:
-    """The objective of a guided dream: similarity to the feature maps of another image.
+    """Objective of a guided dream: similarity to the feature maps of another image.
 
         Σ_p max_q ⟨A_p, G_q⟩ / positions
 
@@ -164,8 +165,8 @@ def similarity(layer: Layer, guide: Tensor) -> Objective:
     Mordvintsev, Olah & Tyka 2015.
 
     Args:
-        layer: the layer of A.
-        guide: G, the same layer's output for the other image, 1×C×h×w of any size h×w.
+        layer: layer of A.
+        guide: G, the output of this layer for the other image, 1×C×h×w of any size h×w.
     """
 
     def mean_of_matches(view: View) -> Tensor:
@@ -177,9 +178,10 @@ def similarity(layer: Layer, guide: Tensor) -> Objective:
 
 
 def diversity(layer: Layer) -> Objective:
-    """Minus the mean cosine between the Gram matrix of each image and those of the others.
+    """Objective: minus the mean cosine of an image's Gram matrix with those of the other images.
 
-    It needs at least two images, which influence each other. Olah, Mordvintsev & Schubert 2017.
+    The batch needs at least two images, which influence each other. Olah, Mordvintsev & Schubert
+    2017.
     """
 
     def minus_mean_cosine(view: View) -> Tensor:
@@ -191,11 +193,13 @@ def diversity(layer: Layer) -> Objective:
 
 
 def content(layer: Layer, target: Tensor) -> Objective:
-    """Minus the content loss, ``−½ Σ (F − P)²``. Gatys, Ecker & Bethge 2016, equation 1.
+    """Objective: minus the content loss, ``−½ Σ (F − P)²``.
+
+    Gatys, Ecker & Bethge 2016, equation 1.
 
     Args:
-        layer: the layer of the feature maps F.
-        target: the feature maps P of the content image, 1×C×h×w or N×C×h×w.
+        layer: layer of the feature maps F.
+        target: feature maps P of the content image, 1×C×h×w or N×C×h×w.
     """
 
     def minus_loss(view: View) -> Tensor:
@@ -211,15 +215,15 @@ def gram(maps: Tensor) -> Tensor:
 
 
 def style(layer: Layer, target: Tensor) -> Objective:
-    """Minus the style loss of one layer, ``−Σ_ij (G_ij / M − A_ij / M')² / (4 C²)``.
+    """Objective: minus the style loss of one layer, ``−Σ_ij (G_ij / M − A_ij / M')² / (4 C²)``.
 
-    G and A are the Gram matrices of the image and of the style image, M and M' their numbers of
-    positions, so that the two may have different sizes. If M = M' it is ``E_l`` of Gatys, Ecker &
-    Bethge 2016, equation 4.
+    G and A are the Gram matrices of the image and of the style image, and M and M' are their
+    numbers of positions. The two images may have different sizes. If M = M', the loss is ``E_l`` of
+    Gatys, Ecker & Bethge 2016, equation 4.
 
     Args:
-        layer: the layer of the feature maps.
-        target: the feature maps of the style image, 1×C×h×w.
+        layer: layer of the feature maps.
+        target: feature maps of the style image, 1×C×h×w.
 
     >>> maps = torch.rand(1, 4, 5, 5)
     >>> mirrored = View(torch.rand(1, 3, 7, 7), maps={"conv": maps.flip(3)})
@@ -237,12 +241,15 @@ def style(layer: Layer, target: Tensor) -> Objective:
 
 
 def l2(centre: float | Tensor = 0.5) -> Objective:
-    """``‖x − centre‖²``, summed over pixels and channels; `centre` must broadcast with x."""
+    """Objective ``‖x − centre‖²``: a sum over pixels and channels. `centre` broadcasts with x."""
     return Objective(lambda view: (view.image - centre).square().flatten(1).sum(dim=1))
 
 
 def tv() -> Objective:
-    """Total variation: ``|x_ij − x_i+1,j| + |x_ij − x_i,j+1|``, summed over pixels and channels."""
+    """Objective: total variation, the sum of ``|x_ij − x_i+1,j| + |x_ij − x_i,j+1|``.
+
+    The sum runs over pixels and channels.
+    """
 
     def variation(view: View) -> Tensor:
         steps = (view.image.diff(dim=axis).abs().flatten(1).sum(dim=1) for axis in (-2, -1))
@@ -252,19 +259,19 @@ def tv() -> Objective:
 
 
 def code_distance(mean: float | Tensor = 0.0) -> Objective:
-    """``‖z − z̄‖²`` of a decoder's code z, N×d: the prior of Nguyen et al. 2016."""
+    """Objective ``‖z − z̄‖²`` of a decoder's code z, N×d: the prior of Nguyen et al. 2016."""
     return Objective(lambda view: (view.parameters[0] - mean).square().flatten(1).sum(dim=1))
 
 
 def log_prior(images: Tensor) -> Objective:
-    """``log p(x)`` up to a constant, for a Gaussian with the mean and power spectrum of `images`.
+    """Objective ``log p(x)`` of a Gaussian with the mean and power spectrum of `images`.
 
         log p(x) = −½ Σ_f (X_f − X̄_f)ᴴ S_f⁻¹ (X_f − X̄_f) + constant
 
     X is the Fourier transform of x, and S_f the C×C covariance of the colours at frequency f.
     Frequencies with the same rounded ``|f|`` share one S_f, and a little white noise keeps S_f
-    invertible. The Gaussian is the same at each position of the image, so it describes smoothness
-    and colours, but no objects.
+    invertible. The constant is left out. The Gaussian is the same at each position of the image, so
+    it describes smoothness and colours, but not objects.
 
     Args:
         images: real images, M×C×H×W in [0, 1]. The image x must have the same size H×W.
@@ -292,10 +299,10 @@ def log_prior(images: Tensor) -> Objective:
 
 @dataclass(frozen=True)
 class Parametrisation:
-    """The parameters θ that are optimised, and the image x(θ).
+    """Parameters θ that are optimised, and the image x(θ).
 
     Attributes:
-        parameters: the leaf tensors θ.
+        parameters: leaf tensors θ.
         image: computes the image x(θ), N×C×H×W in [0, 1].
         project: moves θ back to its allowed values, after each step.
         editable: whether θ is the image itself, so that edits can be applied to it.
@@ -308,33 +315,34 @@ class Parametrisation:
 
 
 def pixels(start: Tensor) -> Parametrisation:
-    """The pixels themselves, clipped to [0, 1] after each step.
+    """Pixels as parameters: ``x = θ``, clipped to [0, 1] after each step.
 
     Args:
-        start: the image to start from, N×C×H×W in [0, 1].
+        start: initial image, N×C×H×W in [0, 1].
     """
     x = check_images(start).detach().clone().requires_grad_()
     return Parametrisation([x], lambda: x, lambda: x.clamp_(0, 1), editable=True)
 
 
-# The columns are the directions in which the colours of natural images vary. The matrix is the
-# square root of the covariance of the colours in every fifth scene of Pocket COCO, scaled so that
-# the longest column has length 1.
+# The columns are the directions in which the colours of natural images vary. The matrix is a square
+# root of the covariance of the colours in every fifth scene of Pocket COCO, scaled so that the
+# longest column has length 1.
 COLOURS = torch.tensor([[0.57, 0.38, 0.05], [0.60, -0.10, -0.17], [0.56, -0.28, 0.13]])
 
 
 def fourier(start: Tensor, *, decay: float = 1.0, colours: Tensor | None = None) -> Parametrisation:
-    """Fourier coefficients of decorrelated colours: ``x = sigmoid(C · F⁻¹(θ / f^decay))``.
+    """Fourier coefficients as parameters: ``x = sigmoid(C · F⁻¹(θ / f^decay))``.
 
-    In natural images the amplitudes fall as 1/f, and the channels are correlated. θ has neither
-    property, so a step of equal size in all of θ changes an image as natural images differ
-    (preconditioning). The sigmoid keeps x inside (0, 1). Olah, Mordvintsev & Schubert 2017.
+    In natural images the amplitudes fall as 1/f and the colour channels are correlated. The factor
+    ``1 / f^decay`` and the matrix C of colours give x these properties, so that equal steps in all
+    coefficients θ change x as natural images vary (preconditioning). The sigmoid keeps x inside
+    (0, 1). Olah, Mordvintsev & Schubert 2017.
 
     Args:
-        start: the image to start from, N×C×H×W in [0, 1].
-        decay: exponent of the frequency.
-        colours: C×C, with the directions of colour as columns; by default `COLOURS` for three
-            channels and the identity for other numbers.
+        start: initial image, N×C×H×W in [0, 1].
+        decay: exponent of the frequency f.
+        colours: matrix C, with one direction of colour in each column; by default `COLOURS` for
+            three channels and the identity for other numbers of channels.
 
     >>> x = torch.rand(1, 3, 8, 8)
     >>> torch.allclose(fourier(x).image(), x, atol=1e-3)
@@ -361,11 +369,11 @@ def fourier(start: Tensor, *, decay: float = 1.0, colours: Tensor | None = None)
 
 
 def code(decoder: Callable[[Tensor], Tensor], start: Tensor) -> Parametrisation:
-    """The code z of a decoder: ``x = g(z)``. Nguyen et al. 2016.
+    """Code z of a decoder as parameters: ``x = g(z)``. Nguyen et al. 2016.
 
     Args:
         decoder: g, from codes N×d to images N×C×H×W in [0, 1]. Its weights are not changed.
-        start: the codes to start from, N×d.
+        start: initial codes, N×d.
     """
     z = start.detach().clone().requires_grad_()
     return Parametrisation([z], lambda: decoder(z))
@@ -381,9 +389,9 @@ def _frequencies(height: int, width: int, *, full: bool = False) -> Tensor:
 
 
 def jitter(max_shift: int) -> Transform:
-    """A transform that shifts the image by up to `max_shift` pixels along each axis.
+    """Transform that shifts the image by up to `max_shift` pixels along each axis.
 
-    Pixels that leave the image at one border come back at the opposite one. Mahendran & Vedaldi
+    Pixels that leave the image at one border return at the opposite border. Mahendran & Vedaldi
     2015.
 
     >>> shifted = jitter(2)(torch.eye(6).view(1, 1, 6, 6), torch.Generator().manual_seed(0))
@@ -399,13 +407,13 @@ def jitter(max_shift: int) -> Transform:
 
 
 def wobble(degrees: float = 8.0, zoom: float = 0.1) -> Transform:
-    """A transform that rotates and zooms the image about its centre.
+    """Transform that rotates and zooms the image about its centre.
 
     Pixels from outside the image are filled by reflection.
 
     Args:
-        degrees: largest rotation to either side.
-        zoom: the scale is between ``1 − zoom`` and ``1 + zoom``.
+        degrees: largest rotation to either side, in degrees.
+        zoom: largest change of scale: the scale is between ``1 − zoom`` and ``1 + zoom``.
     """
 
     def rotate(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -416,7 +424,7 @@ def wobble(degrees: float = 8.0, zoom: float = 0.1) -> Transform:
 
 
 def blur(sigma: float) -> Edit:
-    """An edit that smooths the image with a Gaussian of `sigma` pixels; border pixels repeat."""
+    """Edit that smooths the image with a Gaussian of `sigma` pixels and repeats border pixels."""
     reach = max(1, round(3 * sigma))
     gaussian = torch.exp(-0.5 * (torch.arange(-reach, reach + 1.0) / sigma) ** 2)
     gaussian = gaussian / gaussian.sum()
@@ -431,12 +439,12 @@ def blur(sigma: float) -> Edit:
 
 
 def clip_small_norms(percent: float, centre: float | Tensor = 0.5) -> Edit:
-    """An edit that sets the pixels with a colour near `centre` to `centre`. Yosinski et al. 2015.
+    """Edit that sets the pixels with a colour near `centre` to `centre`. Yosinski et al. 2015.
 
     Args:
-        percent: percentage of pixels that are set: those with the smallest norm ``‖x_p − centre‖``
-            over the channels.
-        centre: the colour; must broadcast with the image.
+        percent: percentage of the pixels that are set, from 0 to 100: those with the smallest norm
+            ``‖x_p − centre‖`` over the channels.
+        centre: colour, which must broadcast with the image.
     """
 
     def clip(x: Tensor) -> Tensor:
@@ -448,7 +456,7 @@ def clip_small_norms(percent: float, centre: float | Tensor = 0.5) -> Edit:
 
 
 def unit_mean(gradient: Tensor) -> Tensor:
-    """Each image's gradient, N×…, divided by its mean absolute value: deep dream's equal steps."""
+    """Gradient of each image divided by its mean absolute value, N×…, as in deep dream."""
     size = gradient.abs().flatten(1).mean(dim=1)
     return gradient / size.clamp(min=1e-12).view(-1, *[1] * (gradient.ndim - 1))
 
@@ -458,13 +466,13 @@ def unit_mean(gradient: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Ascent:
-    """The result of `ascend`.
+    """Result of `ascend`.
 
     Attributes:
-        image: the image after the last step, N×C×H×W in [0, 1].
-        trace: the objective at each evaluation, evaluations×N, from the starting image on. SGD and
+        image: image after the last step, N×C×H×W in [0, 1].
+        trace: objective at each evaluation, evaluations×N, from the starting image on. SGD and
             Adam evaluate it once per step.
-        seconds: the time from the start to the end of each evaluation.
+        seconds: time from the start of the ascent to the end of each evaluation.
         parameters: θ after the last step.
     """
 
@@ -487,26 +495,26 @@ def ascend(
     seed: int = 0,
     watch: Callable[[int, Tensor], Any] | None = None,
 ) -> Ascent:
-    """Change an image step by step so that the objective rises.
+    """Gradient ascent on an objective: the `Ascent`, with the final image and the objective values.
 
     The N images of a batch do not influence each other, unless the objective depends on all of
     them (`diversity`). An interrupt (the stop button of a notebook) returns the result so far.
 
     Args:
-        model: N×C×H×W images in [0, 1] to N×K logits. It is afterwards as it was.
-        objective: the objective to raise.
+        model: N×C×H×W images in [0, 1] to N×K logits. Its state is restored afterwards.
+        objective: J, which the ascent raises.
         start: an image N×C×H×W in [0, 1], which is optimised as `pixels`, or a parametrisation.
         steps: number of steps of the optimiser, at least 1.
-        optimiser: makes an optimiser from a list of parameters: `sgd` (momentum 0.9), `adam`,
-            `lbfgs`, or a ``functools.partial`` of any class in `torch.optim`.
+        optimiser: function from the list of parameters to an optimiser: `sgd` (momentum 0.9),
+            `adam`, `lbfgs`, or a ``functools.partial`` of any class in `torch.optim`.
         transforms: ``transform(image, generator)``, applied before each forward pass.
         edits: ``edit(image)``, applied after each step; only for `pixels`.
-        rescale: applied to each gradient, such as `unit_mean`.
+        rescale: function that is applied to each gradient, such as `unit_mean`.
         seed: seed of the transforms. PyTorch's global generator is not used.
-        watch: called after each step with its number, from 1 on, and the image.
+        watch: called after each step with the number of the step, from 1, and the image.
 
     Raises:
-        ValueError: if `steps` is below 1, edits are given without pixels, a layer does not exist,
+        ValueError: `steps` is below 1, edits are given without pixels, a layer does not exist,
             or the objective is not N finite numbers.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Softplus(), nn.Flatten(), nn.Linear(144, 5))
@@ -552,7 +560,7 @@ def ascend(
 def _forward(
     model: nn.Module, x: Tensor, layers: Sequence[Layer]
 ) -> tuple[Tensor, dict[Layer, Tensor]]:
-    """The logits of the images x, and the outputs of the layers."""
+    """Logits of the images x, and the outputs of the layers."""
     names = {layer: find_layer(model, layer)[0] for layer in layers}
     with record(model, list(names.values())) as outputs:
         logits = model(x)
@@ -560,7 +568,7 @@ def _forward(
 
 
 def _transformed(x: Tensor, transforms: Sequence[Transform], generator: torch.Generator) -> Tensor:
-    """The images after all transforms, one after the other."""
+    """Images after all transforms, one after the other."""
     for transform in transforms:
         x = transform(x, generator)
     return x
@@ -596,22 +604,22 @@ def _edit(theta: Parametrisation, edits: Sequence[Edit]) -> None:
 
 
 def noise(*shape: int, mean: float = 0.5, std: float = 0.1, seed: int = 0) -> Tensor:
-    """An image of Gaussian noise, clipped to [0, 1], the same at each call with the same arguments.
+    """Image of Gaussian noise, clipped to [0, 1]. Equal arguments give equal images.
 
     Args:
-        shape: of the image, for example 1, 3, 128, 128.
-        mean, std: of the noise before it is clipped.
-        seed: of the random numbers.
+        shape: shape of the image, for example 1, 3, 128, 128.
+        mean, std: mean and standard deviation of the noise before clipping.
+        seed: seed of the random numbers.
     """
     generator = torch.Generator().manual_seed(seed)
     return (mean + std * torch.randn(shape, generator=generator)).clamp(0, 1)
 
 
 def maps_of(model: nn.Module, image: Tensor, *layers: Layer) -> dict[Layer, Tensor]:
-    """The outputs of some layers for an image, N×C×H×W, without gradients.
+    """Outputs of some layers for an image, N×C×H×W, without gradients.
 
     Args:
-        model: the model. It is afterwards as it was.
+        model: any network. Its state is restored afterwards.
         image: N×C×H×W.
         layers: dotted names or modules.
 
@@ -619,7 +627,7 @@ def maps_of(model: nn.Module, image: Tensor, *layers: Layer) -> dict[Layer, Tens
         A dict from each layer, as given, to its output.
 
     Raises:
-        ValueError: if the image is not a finite float tensor N×C×H×W, or a layer does not exist.
+        ValueError: the image is not a finite float tensor N×C×H×W, or a layer does not exist.
 
     >>> maps_of(nn.Sequential(nn.Conv2d(3, 4, 3)), torch.rand(1, 3, 8, 8), "0")["0"].shape
     torch.Size([1, 4, 6, 6])
@@ -646,27 +654,27 @@ def dream(
 ) -> Tensor:
     """Deep dream: raise the objective on a photograph, from reduced copies up to the full size.
 
-    Each octave is `ratio` times as large as the one before. It starts from the photograph at that
-    size plus the enlarged changes of the octave before. The network's patterns therefore appear at
-    all scales, while the photograph stays sharp. Mordvintsev, Olah & Tyka 2015.
+    Each octave is `ratio` times as large as the octave before. Its ascent starts from the
+    photograph at this size plus the enlarged changes of the octave before. The patterns therefore
+    appear at all scales, while the photograph stays sharp. Mordvintsev, Olah & Tyka 2015.
 
     Args:
         model: as in `ascend`.
         objective: usually `layer_norm` of a hidden layer.
-        image: the photograph, N×3×H×W in [0, 1].
-        octaves: number of sizes, at least 1; the last one is that of the photograph.
+        image: photograph, N×3×H×W in [0, 1].
+        octaves: number of sizes, at least 1; the last size is that of the photograph.
         ratio: ratio of successive sizes, above 1.
         steps: number of steps in each octave.
-        lr: the mean absolute change of a pixel in one step.
-        max_shift: `jitter` in pixels.
+        lr: mean absolute change of a value in one step.
+        max_shift: largest shift of the `jitter`, in pixels.
         seed: seed of the jitter.
-        watch: called after each octave with its number, from 0 on, and the image at its size.
+        watch: called after each octave with the octave's number, from 0, and the image at its size.
 
     Returns:
         The dream, N×3×H×W in [0, 1].
 
     Raises:
-        ValueError: if `octaves` is below 1 or `ratio` is not above 1, and as in `ascend`.
+        ValueError: as in `ascend`, or `octaves` is below 1, or `ratio` is not above 1.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Softplus(), nn.Flatten())
     >>> dream(model, layer_norm("0"), noise(1, 3, 12, 16), octaves=2, steps=2).shape
@@ -674,7 +682,7 @@ def dream(
     """
     full = check_images(image).shape[-2:]
     if octaves < 1 or ratio <= 1:
-        raise ValueError(f"octaves ≥ 1 and ratio > 1 are needed, got {octaves} and {ratio}")
+        raise ValueError(f"octaves must be at least 1 and ratio above 1, got {octaves} and {ratio}")
     change = torch.zeros_like(image)
     for octave in range(octaves):
         scale = ratio ** (octave + 1 - octaves)

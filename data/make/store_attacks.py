@@ -1,17 +1,17 @@
-"""Compute the stored results of notebook 19, data/attacks, in some minutes.
+"""Compute the stored results of notebook 19, in the folder data/attacks, in some minutes.
 
     uv run python data/make/store_attacks.py [curves] [transfer] [views]
 
 The images are the scenes of Pocket COCO's validation split that show one category, at 128 pixels.
-Without an argument all three tables are computed:
+Without an argument, all three tables are computed:
 
 * curves: the fraction of wrong predictions after an attack, by network, norm, method and ε;
-* transfer: the same for images attacked on one network, or on several, and classified by another
-  (ε = 8/255 and 16/255);
-* views: whether a targeted attack succeeds when the image is rotated, zoomed and brighter or
-  darker, with and without expectation over such views (ε = 16/255).
+* transfer: the fraction of wrong predictions of one network for images that were attacked on
+  another network or on several others (ε = 8/255 and 16/255);
+* views: the fraction of random views (rotated, zoomed, brighter or darker) for which a targeted
+  attack succeeds, with and without expectation over such views (ε = 16/255).
 
-In all tables the column "share" is a fraction between 0 and 1.
+In all tables, the column "share" is a fraction between 0 and 1.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ STRENGTHS = [0, 0.25, 0.5, 0.75, 1, 1.25, 1.5]
 
 
 def load(name: str) -> nets.Classifier:
-    """A course network, or the robust one."""
+    """Network of the course by its name, or the robust network."""
     if name == ROBUST:
         return nets.load("pocket_allconv", weights=nets.WEIGHTS / f"{ROBUST}.safetensors")
     return nets.load(name)
 
 
 def scenes() -> tuple[Tensor, Tensor]:
-    """The scenes with one category, N×3×128×128, and their classes."""
+    """Scenes with one category, N×3×128×128, and their classes."""
     coco = Coco(DATA / "pocket_coco", "val")
     single = [i for i in coco.image_ids() if len(coco.objects(i)) == 1]
     size = (nets.POCKET_SIZE, nets.POCKET_SIZE)
@@ -61,7 +61,7 @@ def correct(model: nets.Classifier, x: Tensor, target: Tensor) -> Tensor:
 
 
 def curves(x: Tensor, target: Tensor) -> pd.DataFrame:
-    """Fraction of wrong predictions; the ε of norm linf is in grey levels (of 255)."""
+    """Fractions of wrong predictions; for the norm linf, ε is in grey levels of 255."""
     methods = {
         "noise": lambda model, x, target, **options: add_noise(x, **options),
         "FGSM": fgsm,
@@ -85,7 +85,7 @@ def curves(x: Tensor, target: Tensor) -> pd.DataFrame:
 
 
 class Mean(nn.Module):
-    """Several networks as one: the mean of their log-probabilities."""
+    """Mean of the log-probabilities of several networks."""
 
     def __init__(self, models: list[nets.Classifier]) -> None:
         super().__init__()
@@ -97,10 +97,10 @@ class Mean(nn.Module):
 
 
 def transfer(x: Tensor, target: Tensor) -> pd.DataFrame:
-    """Fraction of wrong predictions of one network after an attack on another.
+    """Fractions of wrong predictions of one network after an attack on another network.
 
-    Only scenes that both networks classify correctly count. "the others" attacks the mean of all
-    course networks except the one that classifies.
+    Only scenes that both networks classify correctly count. In the rows "the others", the attack is
+    on the mean of all networks of the course except the evaluated network.
     """
     models = {name: load(name) for name in (*nets.POCKET_NETS, ROBUST)}
     right = {name: correct(model, x, target) for name, model in models.items()}
@@ -124,9 +124,10 @@ def transfer(x: Tensor, target: Tensor) -> pd.DataFrame:
 
 
 def views(x: Tensor, classes: Tensor) -> pd.DataFrame:
-    """Fraction of random views with the target class of the attack, by the strength of the views.
+    """Fractions of random views with the target class of the attack, by the strength of the views.
 
-    Strength 1: rotated by up to 30 degrees, zoomed by up to 1.25, brighter or darker by up to 25 %.
+    Views of strength 1 are rotated by up to 30 degrees, zoomed by a factor of up to 1.25, and
+    brighter or darker by up to 25 %.
     """
     model = load("pocket_allconv")
     target = (classes + 5) % 16
@@ -139,7 +140,8 @@ def views(x: Tensor, classes: Tensor) -> pd.DataFrame:
     rows = []
     for kind, y in images.items():
         for strength in tqdm(STRENGTHS, desc=kind):
-            generator = torch.Generator().manual_seed(1)  # other views than those of the attack
+            # The seed differs from that of the attack, so that the views differ as well.
+            generator = torch.Generator().manual_seed(1)
             limits = {"angle": 30 * strength, "zoom": 1.25**strength, "light": strength / 4}
             shown = [random_view(y, generator, **limits) for _ in range(10 if strength else 1)]
             hit = torch.stack([correct(model, view, target) for view in shown]).float().mean()

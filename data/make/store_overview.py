@@ -1,9 +1,12 @@
-"""Measure every method of the course for notebook 15's last page, into data/benchmark.
+"""Measure every method of the course for the table at the end of notebook 15.
 
-    uv run python data/make/store_overview.py [NET …]
+    uv run python data/make/store_overview.py [NETWORK …]
 
-About a quarter of an hour of CPU time for all nets; with names, only these are measured anew.
+The script writes data/benchmark/overview.parquet. All networks take about a quarter of an hour of
+CPU time; with names, only these networks are measured again.
 """
+
+from __future__ import annotations
 
 import sys
 import time
@@ -15,8 +18,8 @@ from vislib.data.coco import Coco
 from vislib.measure import overview
 from vislib.paths import DATA
 
-# Scenes, and those that methods with many passes see. The page is about the first net. The last is
-# here because CAM can explain it.
+# The number of scenes, and the number of scenes for methods with many passes. The table shows the
+# first network. The last network is included because CAM can explain it.
 NETS = {
     "pocket_alexnet": (48, 16),
     "pocket_squeezenet": (24, 8),
@@ -30,7 +33,9 @@ if __name__ == "__main__":
     parts = dict(iter(pd.read_parquet(file).groupby("net"))) if file.exists() else {}
     for net in sys.argv[1:] or NETS:
         began, (count, few) = time.process_time(), NETS[net]
-        parts[net] = overview.measure(net, overview.scenes(nets.load(net), val, count), max_scenes=few)
+        parts[net] = overview.measure(
+            net, overview.scenes(nets.load(net), val, count), max_scenes=few
+        )
         stored = pd.concat([parts[name] for name in NETS if name in parts])
         stored.to_parquet(file, index=False, compression="zstd")
         print(f"{net}: {time.process_time() - began:.0f} s of CPU", flush=True)

@@ -1,14 +1,17 @@
-"""Make the stored results of notebook 23 and the README's pictures again.
+"""Compute the stored results of notebooks 23 and 24, and draw the figures of the README.
 
-    uv run python data/make/store_runs.py pocket
-    uv run python data/make/store_runs.py all
+    uv run python data/make/store_runs.py pocket [FOLDER]
+    uv run python data/make/store_runs.py all [FOLDER]
+    uv run python data/make/store_runs.py picture
     uv run python data/make/store_runs.py real COCO_FOLDER SPLIT CLASS_TABLE
 
-`pocket` runs the default benchmark into data/benchmark (minutes) and draws the pictures. `all` runs
-all methods on a part of the scenes, and the measures of notebook 24 on the maps. Both take a folder
-as one more argument, where a run that was stopped continues. `real`
-needs a folder with real COCO images and ImageNet weights for squeezenet1_0, and stores numbers
-only: the table, and the share of positive values in the deconvnet's signal, ReLU by ReLU.
+`pocket` runs the default benchmark, stores its results in data/benchmark and draws both figures of
+the README, in some minutes. `all` runs all methods on a part of the scenes, and the measures of
+notebook 24 on their maps. Both use a temporary folder; with FOLDER, a run that was stopped
+continues there. `picture` draws the first figure of the README again.
+
+`real` needs a folder with real COCO images and ImageNet weights for squeezenet1_0. It stores only
+numbers: the table, and the fraction of positive values in the signal of the deconvnet at each ReLU.
 """
 
 from __future__ import annotations
@@ -37,14 +40,18 @@ STORED = DATA / "benchmark"
 PICTURES = DATA / "pictures"
 KEEP = ("table.csv", "table.md", "chart_all.svg")
 
-SIZE = 128  # of `vislib benchmark --methods all`
-PER_CATEGORY = 4  # the measures are for half of its units
-TOLERANCE = 4  # pixels: the paper's 15 are for images of about 500, so 15 · 128 / 500
-STEPS = 16  # of insertion and deletion
+# The size of `vislib benchmark --methods all` in pixels.
+SIZE = 128
+# The measures are computed for half of the images of `vislib benchmark --methods all`.
+PER_CATEGORY = 4
+# The tolerance of the paper is 15 pixels for images of about 500 pixels, and 15 · 128 / 500 ≈ 4.
+TOLERANCE = 4
+# The number of steps of insertion and deletion.
+STEPS = 16
 
 
 def pocket(out: Path) -> None:
-    """The default benchmark, with only the files that the course shows kept in data/."""
+    """Run the default benchmark, and store the files that the course shows."""
     assert cli.main(["benchmark", "--out", str(out)]) == 0
     STORED.mkdir(exist_ok=True)
     store(pd.read_parquet(out / "records.parquet"), "records")
@@ -55,7 +62,7 @@ def pocket(out: Path) -> None:
 
 
 def store(records: pd.DataFrame, name: str) -> None:
-    """The records with seven digits, which is half the size."""
+    """Store records in single precision, which halves the size of the file."""
     numbers = records.select_dtypes("float64").columns
     records.astype(dict.fromkeys(numbers, "float32")).to_parquet(
         STORED / f"{name}.parquet", index=False, compression="zstd"
@@ -63,7 +70,7 @@ def store(records: pd.DataFrame, name: str) -> None:
 
 
 def everything(out: Path) -> None:
-    """All methods on a part of the scenes, and three more measures of each map."""
+    """Run all methods on a part of the scenes, and compute three more measures of each map."""
     began = time.perf_counter()
     assert cli.main(["benchmark", "--methods", "all", "--save-maps", "--out", str(out)]) == 0
     print(f"all methods: {time.perf_counter() - began:.0f} s", flush=True)
@@ -75,7 +82,7 @@ def everything(out: Path) -> None:
 
 
 def measured(maps: Path) -> pd.DataFrame:
-    """Pointing game, deletion and insertion of each map of the trained nets and the controls."""
+    """Pointing game, deletion and insertion of the maps of trained networks and of controls."""
     coco = Coco(DATA / "pocket_coco", "val")
     rows = []
     for net in cli.NETS:
@@ -110,7 +117,7 @@ def measured(maps: Path) -> pd.DataFrame:
 
 
 def picture() -> None:
-    """The README's first picture: one scene, and the source's five explanations of one class."""
+    """Draw the first figure of the README: one scene, and five explanations of one class."""
     model = nets.load("pocket_vgg")
     scenes = Coco(DATA / "pocket_coco", "gallery")
     x = load_unit(scenes, 1008, "zebra", "original")[0][None]
@@ -128,7 +135,7 @@ def picture() -> None:
 
 
 def real(folder: str, split: str, class_table: str) -> None:
-    """squeezenet1_0 on real images: the table per size, and where the deconvnet's signal dies."""
+    """Measure squeezenet1_0 on real images: the table by size, and the signal of the deconvnet."""
     STORED.mkdir(exist_ok=True)
     coco = Coco(folder, split)
     with tempfile.TemporaryDirectory() as out:
@@ -153,26 +160,26 @@ def real(folder: str, split: str, class_table: str) -> None:
     rows = []
     for image_id, category in units[::4]:
         image, _ = load_unit(coco, image_id, category, 224)
-        shares, map_sum = signal(model, image[None], targets[category])
+        fractions, map_sum = signal(model, image[None], targets[category])
         rows += [
-            {"image": image_id, "dead": map_sum == 0, "relu": i, "positive": share}
-            for i, share in enumerate(shares)
+            {"image": image_id, "dead": map_sum == 0, "relu": i, "positive": fraction}
+            for i, fraction in enumerate(fractions)
         ]
     trace = pd.DataFrame(rows)
     trace.to_csv(STORED / "squeezenet1_0_signal.csv", index=False, float_format="%.5f")
 
 
 def signal(model: nets.Classifier, x: Tensor, classes: list[int]) -> tuple[list[float], float]:
-    """Share of positive values that reach each ReLU from above, and the sum of the final map."""
-    shares = []
+    """Fraction of positive values in the signal at each ReLU, and the sum of the final |map|."""
+    fractions = []
 
     def rule(operation: Operation, signal: Tensor) -> tuple[Tensor]:
-        shares.append((signal > 0).float().mean().item())
+        fractions.append((signal > 0).float().mean().item())
         return (signal.clamp(min=0),)
 
     with one_forward(model, x, nets.best_of([classes]), families=["activation"]) as forward:
         (final,) = forward.backward(activation=rule)
-    return shares, final.abs().sum().item()
+    return fractions, final.abs().sum().item()
 
 
 if __name__ == "__main__":

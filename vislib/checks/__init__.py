@@ -1,9 +1,9 @@
-"""The framework of the exercises' checks.
+"""Framework for the checks of the exercises.
 
-A check calls the learner's function on fresh random inputs and compares the results with those of
-the reference. It also computes what the functions of learners with common mistakes would return:
-if the learner's result equals one of these, the message gives advice about that mistake. A message
-never contains the correct result.
+A check calls the learner's function on new random inputs and compares the results with those of the
+reference. It also computes the results of functions with common mistakes. If the learner's result
+equals one of these results, the message gives advice about this mistake. A message never contains
+the correct result.
 
 There is one module for each notebook. Most checks are an `Exercise`, in which inputs, solution and
 mistakes are data; the few others are functions. A check prints one line or raises `Wrong`.
@@ -22,7 +22,7 @@ import torch
 
 
 class Wrong(AssertionError):
-    """The learner's result is not right yet; the message gives advice."""
+    """Error for a result that is not right yet; the message gives advice."""
 
 
 # --- Exercises as data ----------------------------------------------------------------------------
@@ -34,7 +34,28 @@ Trial = tuple[tuple[Any, ...], np.ndarray, dict[str, np.ndarray]]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Exercise:
-    """An exercise as data: the notebook calls it as its check, and the tests read its fields.
+    """Exercise as data: the notebook calls it as its check, and the tests read its fields.
+
+    Attributes:
+        task: function that the learner writes, with its arguments and their shapes. The text is
+            also the docstring of the exercise.
+        inputs: function that gives the arguments of each trial as a tuple, new at each call.
+        solution: reference, called with the same arguments as the learner's function.
+        what: name of the result in messages, or a function from the arguments to this name.
+        mistakes: functions with common mistakes, by the advice for the mistake. If such a function
+            stops with an exception in a trial, it is left out there. If several mistakes give the
+            learner's result, those that passed all earlier trials, as the learner did, come first.
+        praise: line that is printed if all trials are right.
+        tolerance: largest difference, relative to the largest expected value.
+        distinct: whether `inputs` gives functions without arguments instead of tuples. Each of
+            these functions draws the arguments of one trial, and is called again until the solution
+            and all mistakes give different values.
+        parse: function ``parse(result, *arguments)`` that turns a result into the numbers that are
+            compared. It raises `Wrong` for a result of another form.
+        explain: function ``explain(result, *arguments)`` that gives the message for a wrong result
+            that no mistake gives; by default the message gives the largest difference.
+        extra: further checks of the learner's function, such as edge cases, after all trials. If
+            this function returns a string, the string is printed instead of `praise`.
 
     >>> double = Exercise(
     ...     task="``double(a)``: twice an array.",
@@ -49,28 +70,6 @@ class Exercise:
     >>> double(lambda a: a * a)
     Traceback (most recent call last):
     vislib.checks.Wrong: the result is not right yet. This is the square: multiply by 2
-
-    Attributes:
-        task: what the learner writes, with its arguments and their shapes. It is also the docstring
-            of the exercise.
-        inputs: gives the arguments of each trial as a tuple, fresh random ones at each call.
-        solution: the reference, called with the same arguments as the learner's function.
-        what: the name of the result in messages, or a function of the arguments that gives it.
-        mistakes: by the advice that a common mistake gets, the function of a learner who makes it.
-            In a trial in which this function stops with an exception, the mistake is left out.
-            If several mistakes give the learner's result, those that pass all earlier trials, as
-            the learner did, come first.
-        praise: the line that is printed when all trials are right.
-        tolerance: relative to the largest expected value.
-        distinct: if True, `inputs` gives functions without arguments instead of tuples. Each of
-            them draws the arguments of one trial, and is called again until the solution and all
-            mistakes give different values.
-        parse: turns the result of a function into the numbers that are compared, called as
-            ``parse(result, *arguments)``. It raises `Wrong` for a result of another form.
-        explain: the message for a wrong result that no mistake gives, called as
-            ``explain(result, *arguments)``; without it, the message gives the largest difference.
-        extra: further checks of the learner's function, such as edge cases, after all trials. A
-            string that it returns is printed instead of `praise`.
     """
 
     task: str
@@ -116,7 +115,7 @@ class Exercise:
             yield self._distinct(trial) if self.distinct else self._trial(trial)
 
     def _distinct(self, draw: Callable[[], tuple[Any, ...]]) -> Trial:
-        """A trial in which the solution and all mistakes give different values."""
+        """Trial in which the solution and all mistakes give different values."""
         for _ in range(1000):
             inputs, expected, mistakes = self._trial(draw())
             pairs = itertools.combinations([expected, *mistakes.values()], 2)
@@ -125,7 +124,7 @@ class Exercise:
         raise RuntimeError(f"1000 random inputs do not tell the mistakes apart: {self.task}")
 
     def _trial(self, inputs: tuple[Any, ...]) -> Trial:
-        """A trial with the values of all mistakes that are possible on these inputs."""
+        """Trial with the values of all mistakes that are possible on these inputs."""
         expected = numbers(self._parsed(self.solution(*inputs), inputs))
         mistakes = {}
         for advice, mistaken in self.mistakes.items():
@@ -151,14 +150,14 @@ def right(praise: str) -> None:
 
 
 def call(function: Callable[..., Any], *inputs: Any) -> Any:
-    """The result of the learner's function, which gets copies of arrays and tensors.
+    """Result of the learner's function, which gets copies of arrays and tensors.
 
     Args:
-        function: the learner's function.
-        inputs: its arguments.
+        function: learner's function.
+        *inputs: arguments of the function.
 
     Raises:
-        Wrong: if `function` is not callable, stops with an exception, returns None, or changes one
+        Wrong: `function` is not callable, stops with an exception, returns None, or changes one
             of its arguments.
     """
     if not callable(function):
@@ -194,14 +193,14 @@ def same(
     """Compare a result with the expected value: arrays, tensors, numbers, or lists of them.
 
     Args:
-        result: the learner's result.
-        expected: the result of the reference.
-        what: the name of the result in messages.
-        mistakes: by the advice that a common mistake gets, the value that this mistake gives.
-        tolerance: relative to the largest expected value.
+        result: learner's result.
+        expected: result of the reference.
+        what: name of the result in messages.
+        mistakes: results of common mistakes, by the advice for the mistake.
+        tolerance: largest difference, relative to the largest expected value.
 
     Raises:
-        Wrong: if the shapes differ, or if the values differ by more than the tolerance.
+        Wrong: the shapes differ, or if the values differ by more than the tolerance.
     """
     _compare(result, expected, what=what, mistakes=mistakes or {}, tolerance=tolerance)
 
@@ -215,7 +214,7 @@ def _compare(
     tolerance: float,
     explain: Callable[[], str] | None = None,
 ) -> None:
-    """As `same`; `explain` gives the message for a difference that is not one of the mistakes."""
+    """Compare as `same`; `explain` gives the message for a result that no mistake gives."""
     target = numbers(expected)
     try:
         actual = numbers(result)
@@ -230,12 +229,12 @@ def _compare(
 
 
 def _difference(actual: np.ndarray, expected: np.ndarray, what: str, tolerance: float) -> str:
-    """How the values differ: in shape, by NaN, in sign, by a factor, or at one position."""
+    """Message on the difference: in shape, by NaN, in sign, by a factor, or at one position."""
     if actual.shape != expected.shape:
         yours = f"has shape {actual.shape}" if actual.shape else "is one number"
         return f"{what} should {_shape(expected)}, yours {yours}"
     if not np.isfinite(actual).all():
-        return f"{what} holds NaN or infinite values: is there a division by zero?"
+        return f"{what} contains NaN or infinite values: is there a division by zero?"
     if actual.shape and _equal(actual, -expected, tolerance):
         return f"{what} has the wrong sign"
     ratio = np.abs(actual).sum() / max(np.abs(expected).sum(), 1e-30)
@@ -250,19 +249,19 @@ def _difference(actual: np.ndarray, expected: np.ndarray, what: str, tolerance: 
 
 
 def _shape(expected: np.ndarray) -> str:
-    """The expected shape for messages, without the values, which would be the answer."""
+    """Expected shape for messages, without the values, which would be the answer."""
     return f"have shape {expected.shape}" if expected.shape else "be one number"
 
 
 def truth(result: Any, about: str) -> bool:
-    """The result of a function that returns True or False.
+    """Result of a function that returns True or False.
 
     Args:
-        result: the learner's result.
-        about: the end of the message, such as "for this map".
+        result: learner's result.
+        about: end of the message, such as "for this map".
 
     Raises:
-        Wrong: if the result is not one truth value.
+        Wrong: the result is not one truth value.
     """
     try:
         value = numbers(result)
@@ -277,7 +276,7 @@ def truth(result: Any, about: str) -> bool:
 
 
 def describe(value: Any) -> str:
-    """A short description of a value for messages: ``a ndarray of shape (3, 4)``, ``0.5``."""
+    """Short description of a value for messages: ``a ndarray of shape (3, 4)``, ``0.5``."""
     shape = getattr(value, "shape", None)
     if shape:
         return f"a {type(value).__name__} of shape {tuple(shape)}"
@@ -288,10 +287,10 @@ def describe(value: Any) -> str:
 
 
 def numbers(value: Any) -> np.ndarray:
-    """Numbers as an array of float64, also lists of tensors and tensors with a gradient.
+    """Array of float64 from numbers, arrays, tensors (also with a gradient), or lists of them.
 
     Raises:
-        TypeError, ValueError: if the value does not consist of numbers.
+        TypeError, ValueError: the value does not consist of numbers.
     """
     if isinstance(value, list | tuple):
         value = [numbers(one) for one in value]

@@ -16,7 +16,7 @@ from vislib.checks import Exercise
 
 
 def _net(seed: int) -> nn.Module:
-    """A small smooth network of four classes; its predictions depend on every pixel."""
+    """Small smooth network of four classes; its predictions depend on every pixel."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         layers = [nn.Conv2d(3, 6, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(3), nn.Flatten()]
@@ -24,7 +24,7 @@ def _net(seed: int) -> nn.Module:
 
 
 def _gradient(model: nn.Module, x: Tensor, classes: int | Tensor) -> Tensor:
-    """The gradient of the loss of one class, or of one class per image: N×C×H×W."""
+    """Gradient of the loss of one class, or of one class per image: N×C×H×W."""
     x = x.detach().clone().requires_grad_()
     classes = torch.as_tensor(classes).expand(len(x))
     return torch.autograd.grad(F.cross_entropy(model(x), classes, reduction="sum"), x)[0]
@@ -79,7 +79,7 @@ fgsm = Exercise(
                 x, epsilon * direction(_gradient(model, x, target), "l2")
             )
         ),
-        "This raises the logit of the class, which is what an attack must not do": (
+        "This raises the logit of the class: an attack should make the class less likely": (
             lambda model, x, target, epsilon: _moved(
                 x, epsilon * _gradient_of_logit(model, x, target).sign()
             )
@@ -127,7 +127,7 @@ project_linf = Exercise(
         "This is the perturbation: add x again": (
             lambda x, y, epsilon: (y - x).clamp(-epsilon, epsilon)
         ),
-        "Clamp each value by itself: if you scale the whole perturbation down, the small values "
+        "Clamp each value separately: if you scale down the whole perturbation, the small values "
         "shrink too": _scaled_down,
         "The perturbation may be negative, too: clamp it from −ε on": (
             lambda x, y, epsilon: (x + (y - x).clamp(0, epsilon)).clamp(0, 1)
@@ -148,7 +148,8 @@ def _networks_to_aim_at() -> Iterator[tuple[Any, ...]]:
     for aim, size in [(1, 0.02), (2, 0.1)]:
         model = _net(int(rng.integers(1000)))
         y = torch.rand(2, 3, 9, 8)
-        # If the aim were the predicted class, a step away from one would be a step away from both.
+        # If the aim were the predicted class, a step away from the prediction would also be a step
+        # away from the aim.
         while int(model(y)[0].argmax()) == aim:
             model = _net(int(rng.integers(1000)))
         yield model, y, aim, size
@@ -190,7 +191,7 @@ step_to_aim = Exercise(
 
 
 def _inside_and_outside(epsilon: float) -> tuple[Tensor, Tensor, float]:
-    """Images inside the ball and images outside, some values at the ends of the range."""
+    """Images inside and outside the ball, with some values at the ends of the range."""
     x = (1.4 * torch.rand(3, 3, 7, 6) - 0.2).clamp(0, 1)
     length = epsilon * torch.tensor([0.1, 4.0, 0.8]).view(3, 1, 1, 1)
     # The third power makes the values so uneven that some are larger than ε.
@@ -203,7 +204,7 @@ def _length(change: Tensor) -> Tensor:
 
 
 def _shrunk(x: Tensor, y: Tensor, factor: Tensor) -> Tensor:
-    """The image with a perturbation that is shrunk, never stretched."""
+    """Image with a perturbation that is shrunk, never stretched."""
     return (x + (y - x) * factor.clamp(max=1)).clamp(0, 1)
 
 
@@ -217,7 +218,7 @@ project_l2 = Exercise(
         "Some values left [0, 1]: clamp at the end": (
             lambda x, y, epsilon: x + (y - x) * (epsilon / _length(y - x)).clamp(max=1)
         ),
-        "An image that is near enough already must stay: only shrink, never stretch": (
+        "An image inside the ball must not change: shrink a perturbation, but never stretch it": (
             lambda x, y, epsilon: (x + (y - x) * epsilon / _length(y - x)).clamp(0, 1)
         ),
         "Each image has its own norm: do not sum over the batch": (
@@ -226,10 +227,10 @@ project_l2 = Exercise(
         "The norm is the square root of the sum of squares": (
             lambda x, y, epsilon: _shrunk(x, y, epsilon / _length(y - x) ** 2)
         ),
-        "This clamps each value: for the L2 norm shrink the whole perturbation": (
+        "This clamps each value: for the L2 norm, shrink the whole perturbation": (
             lambda x, y, epsilon: (x + (y - x).clamp(-epsilon, epsilon)).clamp(0, 1)
         ),
-        "The norm is over all values of an image, not for each channel": (
+        "The norm is over all values of an image, not over each channel": (
             lambda x, y, epsilon: _shrunk(x, y, epsilon / (y - x).norm(dim=(2, 3), keepdim=True))
         ),
         "Some images are further than ε from x": lambda x, y, epsilon: y.clamp(0, 1),

@@ -1,4 +1,4 @@
-"""Checks for notebook 03."""
+"""Checks for the exercises of notebook 03, backpropagation."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ output_delta = Exercise(
         "The factors of a chain are multiplied, not added": lambda z, y: (
             (sigmoid(z) - y) + sigmoid_prime(z)
         ),
-        "Keep the sign: it says whether the output should rise or fall": (
+        "Keep the sign: it shows whether the output should rise or fall": (
             lambda z, y: np.abs(_output_delta(z, y))
         ),
     },
@@ -79,7 +79,7 @@ output_delta = Exercise(
 
 
 def _next_layers() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """The error and the weights of the next layer, and z of this one; the first w is square."""
+    """Errors and weights of the next layer, and z of this layer; the first w is square."""
     rng = np.random.default_rng()
     for outputs, inputs in [(4, 4), (3, 5)]:
         delta, w = rng.normal(size=(6, outputs)), rng.normal(size=(outputs, inputs))
@@ -99,7 +99,7 @@ hidden_delta = Exercise(
     solution=_hidden_delta,
     what="δ^l",
     mistakes={
-        "σ'(z) is missing: the signal has to pass this layer's activation as well": (
+        "σ'(z) is missing: the signal must pass the activation of this layer as well": (
             lambda delta, w, z: delta @ w
         ),
         "You multiply by σ(z); the chain rule needs its derivative, σ'(z)": (
@@ -119,11 +119,11 @@ hidden_delta = Exercise(
         "Return one δ for each example, N×n: do not average over the rows here": (
             lambda delta, w, z: _hidden_delta(delta, w, z).mean(axis=0)
         ),
-        "w is the wrong way round: on the way forward it is x @ w.T, back it is @ w": (
+        "w is transposed: x @ w.T is the forward pass, and the backward pass needs w itself": (
             lambda delta, w, z: (delta @ w.T) * sigmoid_prime(z)
         ),
-        "First back through the weights, then σ': z and σ'(z) are those of layer l, where the "
-        "signal arrives": lambda delta, w, z: (delta * sigmoid_prime(z)) @ w,
+        "Go back through the weights first, and multiply by σ' afterwards: z belongs to layer l, "
+        "where the signal arrives": lambda delta, w, z: (delta * sigmoid_prime(z)) @ w,
     },
     praise="The error goes back through a hidden layer as it should.",
 )
@@ -133,7 +133,7 @@ hidden_delta = Exercise(
 
 
 def _activations_and_errors() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The activations that enter a layer, and its errors; the first layer is square."""
+    """Activations that enter a layer, and the errors of the layer; the first layer is square."""
     rng = np.random.default_rng()
     for outputs, inputs in [(4, 4), (3, 5)]:
         yield rng.normal(size=(6, inputs)), rng.normal(size=(6, outputs))
@@ -177,7 +177,7 @@ def _network(
 
 
 def _networks() -> Iterator[Callable[[], tuple[Any, ...]]]:
-    """The first network has square weights: there, transposed weights give a result."""
+    """Networks; the first has square weights, so that transposed weights give a result."""
     rng = np.random.default_rng()
     for sizes, c in [((4, 4, 4, 4), 0), ((5, 4, 3), 2)]:
         yield partial(_network, rng, sizes, c)
@@ -199,15 +199,15 @@ def _input_gradient(
     hidden: Callable[[list[np.ndarray]], list[np.ndarray]] = lambda weights: weights,
     first: Callable[[list[np.ndarray]], list[np.ndarray]] | None = lambda weights: weights,
 ) -> np.ndarray:
-    """The gradient, with one step exchanged.
+    """Gradient of the score, in which steps can be replaced by mistakes.
 
     Args:
         x, c, weights, biases: as in the exercise.
-        start: gives the first signal, from 1 at the target and z of the last layer.
-        derivative: the factor of the hidden layers.
-        delays: how many layers too late z is taken.
-        hidden: gives the weights for the way back to the first hidden layer.
-        first: gives the weights for the way back from there to the pixels; None leaves it out.
+        start: function from 1 at the target, and z of the last layer, to the first signal.
+        derivative: function from z to the factor of a hidden layer.
+        delays: number of layers by which z is taken too late.
+        hidden: function that gives the weights for the way back to the first hidden layer.
+        first: function that gives the weights from there to the pixels; None leaves out this step.
     """
     zs, _ = scratch.mlp_forward(x, weights, biases)
     one = np.zeros_like(zs[-1])
@@ -218,13 +218,13 @@ def _input_gradient(
 
 
 def _in_row(one: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """1 in row c instead of column c."""
+    """Signal with ones in row c instead of column c."""
     row = np.zeros_like(one)
     row[one[0].argmax()] = 1
     return row
 
 
-_WRONG_WAY = "w is the wrong way round: back it is delta @ w, as in exercise 2"
+_WRONG_WAY = "w is transposed: the backward pass uses w as in exercise 2"
 
 input_gradient = Exercise(
     task="``input_gradient(x, c, weights, biases)``: ∂y_c/∂x of an MLP of sigmoids of any depth.",
@@ -241,13 +241,13 @@ input_gradient = Exercise(
         "σ'(z^l) of the hidden layers is missing": partial(
             _input_gradient, derivative=np.ones_like
         ),
-        "You start with ones for all classes: only the target's entry is 1": partial(
+        "You start with ones for all classes: only the entry of the target is 1": partial(
             _input_gradient, start=lambda one, z: np.ones_like(one)
         ),
         "This is the map of another class: start with the 1 at the target": partial(
             _input_gradient, start=lambda one, z: np.roll(one, 1, axis=1)
         ),
-        "The 1 belongs in column c of every row (delta[:, c]), not in row c": partial(
+        "The 1 belongs in column c of every row, not in row c": partial(
             _input_gradient, start=_in_row
         ),
         "Start with 1 at the target, not with the score itself": partial(
@@ -265,14 +265,14 @@ input_gradient = Exercise(
         "Keep the sign: the absolute value comes later, if at all": (
             lambda *inputs: np.abs(_input_gradient(*inputs))
         ),
-        "This is the gradient of the loss, a − target; the score starts with a plain 1": partial(
+        "This is the gradient of the loss: the gradient of the score starts with 1": partial(
             _input_gradient, start=lambda one, z: (sigmoid(z) - one) * sigmoid_prime(z)
         ),
         _WRONG_WAY: partial(_input_gradient, hidden=_transposed),
         f"{_WRONG_WAY}, also at the end": partial(
             _input_gradient, hidden=_transposed, first=_transposed
         ),
-        "σ' is that of the layer where the signal arrives: zs[layer - 1]": partial(
+        "Take σ' at the layer where the signal arrives, not one layer later": partial(
             _input_gradient, delays=1
         ),
     },

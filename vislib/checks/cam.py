@@ -75,7 +75,7 @@ scores = Exercise(
         "The mean runs over all positions, and not over the classes": (
             lambda maps, bias: maps.mean(dim=0)
         ),
-        "Both signs count: there is no ReLU in the score": (
+        "Both signs count: the score has no ReLU": (
             lambda maps, bias: maps.relu().mean(dim=(1, 2)) + bias
         ),
         "The bias is counted once for each class, not once for each position": (
@@ -98,14 +98,14 @@ def _above(cam_map: Tensor, threshold: float) -> np.ndarray:
 
 
 def _parts(mask: np.ndarray, corners: bool = True) -> np.ndarray:
-    """The number of its connected part at each pixel; `corners` connect if True."""
+    """Number of the connected part at each pixel; with `corners`, corners connect pixels."""
     from scipy.ndimage import label
 
     return label(mask, structure=np.ones((3, 3)) if corners else None)[0]
 
 
 def _largest(mask: np.ndarray, corners: bool = True) -> Box:
-    """The bounding box of the largest connected part."""
+    """Bounding box of the largest connected part."""
     parts = _parts(mask, corners)
     areas = np.bincount(parts.ravel())
     areas[0] = 0
@@ -118,19 +118,19 @@ def _part_of_the_peak(cam_map: Tensor, threshold: float) -> Box:
 
 
 def _written_as(form: Callable[..., Box]) -> Callable[[Tensor, float], Box]:
-    """A function that finds the right box and returns it in another form."""
+    """Function that finds the right box and returns it in another form."""
     return lambda cam_map, threshold: form(*box(cam_map, threshold))
 
 
 def _cut_by(cut: Callable[[Tensor, float], Tensor]) -> Callable[[Tensor, float], Box]:
-    """A function that finds the largest part of another mask."""
+    """Function that finds the largest part of another mask."""
     return lambda cam_map, threshold: _largest(cut(cam_map, threshold).numpy())
 
 
-# Masks of learners who compare the values v with something else than a fraction t of the maximum.
+# Masks with another threshold than the fraction t of the maximum of the values v.
 _CUTS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "The threshold is a fraction of the maximum, not a value of the map": lambda v, t: v > t,
-    "The fraction is of the maximum, not of the range from the smallest value": (
+    "The threshold is a fraction of the maximum, not of the range from minimum to maximum": (
         lambda v, t: v > v.min() + t * (v.max() - v.min())
     ),
     "Negative values are evidence against the class: do not take absolute values": (
@@ -140,7 +140,7 @@ _CUTS: dict[str, Callable[[Tensor, float], Tensor]] = {
 
 
 def _hills() -> tuple[Tensor, float]:
-    """A signed map of 24×32 with several hills, the highest not the broadest, and a threshold."""
+    """Signed map of 24×32 with several hills, of which the highest is not the broadest."""
     small = torch.randn(1, 1, 5, 6)
     cam_map = upsample(small, (24, 32))[0, 0]
     peak = torch.randint(2, 22, (2,)).tolist()
@@ -149,7 +149,7 @@ def _hills() -> tuple[Tensor, float]:
 
 
 def _hills_with_one_largest_part() -> tuple[Tensor, float]:
-    """`_hills` in which one part is the largest, and it is the same if corners do not connect."""
+    """`_hills` with one largest part, which is the same if corners do not connect pixels."""
     while True:
         cam_map, threshold = _hills()
         above = _above(cam_map, threshold)
@@ -161,7 +161,7 @@ def _hills_with_one_largest_part() -> tuple[Tensor, float]:
 
 
 def _no_value_above_zero(function: Callable[..., Any]) -> None:
-    """Maps without a positive value have the empty box."""
+    """Check that maps without a positive value get the empty box."""
     for empty in (-torch.rand(6, 9), torch.zeros(6, 9)):
         try:
             same(call(function, empty, 0.2), (0, 0, 0, 0), what="the result")
@@ -189,7 +189,7 @@ box_of = Exercise(
         "Part 0 is the background: leave it out": (
             lambda cam_map, threshold: bounding_box(_parts(_above(cam_map, threshold)) == 0)
         ),
-        "One is missing: from column x to column x' there are x' − x + 1": _written_as(
+        "One is missing: from column 3 to column 5 there are three columns": _written_as(
             lambda x, y, width, height: (x, y, width - 1, height - 1)
         ),
         "These are the corners: the last two numbers are width and height": _written_as(
@@ -199,7 +199,7 @@ box_of = Exercise(
         "than the difference": _written_as(
             lambda x, y, width, height: (x, y, x + width - 1, y + height - 1)
         ),
-        "x comes first, and x is the column": _written_as(
+        "x comes before y, and x is the column": _written_as(
             lambda x, y, width, height: (y, x, height, width)
         ),
         **{advice: _cut_by(cut) for advice, cut in _CUTS.items()},
@@ -241,7 +241,7 @@ def _as_corners(a: Box, b: Box) -> float:
 
 
 def _plus_one(a: Box, b: Box) -> float:
-    """The IoU of boxes that are one pixel wider and higher."""
+    """IoU of boxes that are one pixel wider and higher."""
     return iou((a[0], a[1], a[2] + 1, a[3] + 1), (b[0], b[1], b[2] + 1, b[3] + 1))
 
 
@@ -249,7 +249,7 @@ def _pairs() -> Iterator[tuple[Box, Box]]:
     """Boxes that cross, one inside the other, side by side, and diagonal to each other."""
     rng = np.random.default_rng()
     for case in ("crossing", "inside", "apart", "diagonal"):
-        # The ranges of x and y do not overlap, so that exchanging the two shows.
+        # The ranges of x and y do not overlap, so that an exchange of x and y is noticed.
         x, y = int(rng.integers(8, 13)), int(rng.integers(14, 19))
         w, h = (int(v) for v in rng.integers(24, 33, 2))
         dx, dy = (int(v) for v in rng.integers(4, 9, 2))
@@ -270,8 +270,9 @@ overlap = Exercise(
     mistakes={
         "Boxes that do not meet have an intersection of 0: clip each side at 0 before you "
         "multiply, or two negative sides give a positive product": _sides_not_clipped,
-        "The union counts the intersection once: it is the sum of the areas minus the "
-        "intersection": lambda a, b: _intersection(a, b) / sum(_areas(a, b)),
+        "The sum of the areas counts the intersection twice, the union once": lambda a, b: (
+            _intersection(a, b) / sum(_areas(a, b))
+        ),
         "Divide by the union, not by the smaller box": (
             lambda a, b: _intersection(a, b) / min(_areas(a, b))
         ),

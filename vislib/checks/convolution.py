@@ -1,4 +1,4 @@
-"""Checks for notebook 04."""
+"""Checks for the exercises of notebook 04, convolution."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from vislib.checks import Exercise
 
 
 def _sizes() -> Iterator[tuple[int, int, int, int]]:
-    """Size, kernel, stride and padding of a layer, beginning with three that tell mistakes apart.
+    """Size, kernel, stride and padding of layers; the first three tell all mistakes apart.
 
-    With a stride of 1, mistakes in the stride and in rounding do not show; without a rest of the
-    division, mistakes in rounding do not show.
+    With a stride of 1, mistakes in the stride and in rounding do not change the result. Without a
+    remainder of the division, mistakes in rounding do not change the result.
     """
     rng = np.random.default_rng()
     for stride, rest in [(1, 0), (3, 0), (4, 2)]:
@@ -27,7 +27,7 @@ def _sizes() -> Iterator[tuple[int, int, int, int]]:
         size, kernel = int(rng.integers(20, 60)), int(rng.integers(2, 8))
         yield size, kernel, int(rng.integers(1, 5)), int(rng.integers(1, 4))
     yield 32, 5, 2, 1
-    # The first layer of AlexNet.
+    # These are the numbers of the first layer of AlexNet.
     yield 224, 11, 4, 2
 
 
@@ -38,17 +38,19 @@ output_size = Exercise(
     what=lambda m, k, s, p: f"the output size for M = {m}, K = {k}, S = {s} and P = {p}",
     mistakes={
         "Divide first, then add 1": lambda m, k, s, p: (m - k + 2 * p + 1) // s,
-        "One is missing: the window at the very start counts too": (
+        "One is missing: the window at the start counts too": (
             lambda m, k, s, p: (m - k + 2 * p) // s
         ),
         "Padding is added on both sides: 2P, not P": lambda m, k, s, p: (m - k + p) // s + 1,
-        "Padding is not counted": lambda m, k, s, p: (m - k) // s + 1,
-        "Stride is not counted": lambda m, k, s, p: m - k + 2 * p + 1,
+        "The padding is missing": lambda m, k, s, p: (m - k) // s + 1,
+        "The stride is missing": lambda m, k, s, p: m - k + 2 * p + 1,
         "Round down: a window that no longer fits is left out": (
             lambda m, k, s, p: (m - k + 2 * p) / s + 1
         ),
         "Round down, not up": lambda m, k, s, p: -(-(m - k + 2 * p) // s) + 1,
-        "The kernel takes room away: M − K": lambda m, k, s, p: (m + 2 * p) // s + 1,
+        "The kernel size K is missing: a larger kernel has fewer positions": lambda m, k, s, p: (
+            (m + 2 * p) // s + 1
+        ),
     },
     praise="The formula is right, also where the last window does not fit.",
 )
@@ -58,7 +60,7 @@ output_size = Exercise(
 
 
 def _layers() -> Iterator[tuple[np.ndarray, np.ndarray, int, int]]:
-    """Maps, a kernel, stride and padding; the number of channels is not the kernel's size."""
+    """Maps, a kernel, stride and padding; the number of channels differs from the kernel size."""
     rng = np.random.default_rng()
     for stride, padding in [(1, 0), (2, 0), (1, 1), (2, 1)]:
         yield rng.normal(size=(4, 8, 7)), rng.normal(size=(4, 3, 3)), stride, padding
@@ -69,7 +71,7 @@ def _convolve(x: np.ndarray, w: np.ndarray, stride: int, padding: int) -> np.nda
 
 
 def _stride_not_at_the_start(x: np.ndarray, w: np.ndarray, stride: int, padding: int) -> np.ndarray:
-    """As many windows as with the stride, but one pixel apart."""
+    """Convolution with as many windows as with the stride, but one pixel apart."""
     rows, columns = _convolve(x, w, stride, padding).shape
     return _convolve(x, w, 1, padding)[:rows, :columns]
 

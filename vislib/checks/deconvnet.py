@@ -1,4 +1,4 @@
-"""Checks for notebook 07."""
+"""Checks for the exercises of notebook 07, the deconvnet."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def _signals() -> Iterator[tuple[str, Tensor, Tensor]]:
 
 
 def _gate(method: str, z: Tensor, R: Tensor) -> Tensor:
-    """1 where the signal passes, else 0."""
+    """Gate: 1 where the signal passes, else 0."""
     gates = {"backprop": z > 0, "deconvnet": R > 0, "guided": (z > 0) & (R > 0)}
     return gates[method].float()
 
 
 def _with_gates_of(**others: str) -> Callable[[str, Tensor, Tensor], Tensor]:
-    """A function with the gates of other methods: ``_with_gates_of(guided="backprop")``."""
+    """Mistake with the gates of other methods, such as ``_with_gates_of(guided="backprop")``."""
     return lambda method, z, R: _gate(others.get(method, method), z, R) * R
 
 
@@ -47,22 +47,22 @@ relu_backwards = Exercise(
         ),
         "The gate alone is 0 or 1: multiply it by R": _gate,
         "The signal R passes everywhere: no position is blocked": lambda method, z, R: R,
-        "The signal that goes back is R; z only decides where": lambda method, z, R: (
+        "The signal that goes back is R: z only decides where it passes": lambda method, z, R: (
             _gate(method, z, R) * z
         ),
         "Keep the sign: R is blocked or not, but its sign never changes": lambda method, z, R: (
             _gate(method, z, R) * R.abs()
         ),
-        "Both gates: one of the two is missing (that is backprop)": _with_gates_of(
+        "Guided backprop needs two gates, one is missing: this is backprop": _with_gates_of(
             guided="backprop"
         ),
-        "Both gates: one of the two is missing (that is the deconvnet)": _with_gates_of(
+        "Guided backprop needs two gates, one is missing: this is the deconvnet": _with_gates_of(
             guided="deconvnet"
         ),
-        "Both conditions must hold, not one of them": lambda method, z, R: (
+        "Both conditions must hold, not only one of them": lambda method, z, R: (
             ((z > 0) | (R > 0)) * R if method == "guided" else _gate(method, z, R) * R
         ),
-        "The deconvnet does not look at z at all (this is guided backprop)": _with_gates_of(
+        "The deconvnet does not look at z at all: this is guided backprop": _with_gates_of(
             deconvnet="guided"
         ),
     },
@@ -115,23 +115,23 @@ unpool = Exercise(
     solution=_unpool,
     what="the unpooled map",
     mistakes={
-        "Two values at one position are summed; the larger one should stay": (
+        "Two values at one position are summed: the larger value should stay": (
             lambda values, switches, shape: _unpool(values, switches, shape, overlap="sum")
         ),
-        "The last value overwrites the others; the largest should stay": (
+        "The last value overwrites the others: the largest value should stay": (
             lambda values, switches, shape: _unpool(values, switches, shape, overlap="last")
         ),
-        "The first value stays; the largest should": lambda values, switches, shape: _unpool(
-            values.flip(0, 1), switches.flip(0, 1), shape, overlap="last"
+        "The first value stays: the largest value should stay": lambda values, switches, shape: (
+            _unpool(values.flip(0, 1), switches.flip(0, 1), shape, overlap="last")
         ),
-        "A value below zero is lost: if it is the only one at its position, it stays": (
+        "A value below zero is lost: it stays if it is the only value at its position": (
             lambda values, switches, shape: _unpool(values, switches, shape).clamp(min=0)
         ),
         "Rows and columns are swapped: a switch is row · width + column": _swapped,
         "The result is still flat: reshape it": (
             lambda values, switches, shape: _unpool(values, switches, shape).flatten()
         ),
-        "Values are put into the corner of their windows: use the switches": _in_corners,
+        "The values are in the corners of their windows: use the switches": _in_corners,
     },
     praise="Each value is at its switch, and of several the largest stays.",
     distinct=True,
@@ -142,7 +142,7 @@ unpool = Exercise(
 
 
 def _stages() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Five maps of four channels, not three, so that a swap of the axes does not pass."""
+    """Inputs with five maps and four channels, so that a swap of the axes is noticed."""
     weight = torch.randn(5, 4, 3, 3)
     switches = F.max_pool2d(torch.rand(1, 5, 8, 10), 2, return_indices=True)[1]
     yield torch.randn(1, 5, 4, 5), switches, weight
@@ -179,8 +179,8 @@ stage = Exercise(
         "kernel and added around its position": lambda signal, switches, weight: F.conv2d(
             _up(signal, switches).relu(), weight.transpose(0, 1), padding=1
         ),
-        "Values fill their whole windows: use the switches": lambda signal, switches, weight: _back(
-            F.interpolate(signal, scale_factor=2.0).relu(), weight
+        "The values fill their whole windows: use the switches": lambda signal, switches, weight: (
+            _back(F.interpolate(signal, scale_factor=2.0).relu(), weight)
         ),
         "The padding of the convolution is not removed again": lambda signal, switches, weight: (
             F.conv_transpose2d(_up(signal, switches).relu(), weight)
@@ -194,7 +194,7 @@ stage = Exercise(
 
 
 def _map_pairs() -> Iterator[tuple[Tensor, Tensor]]:
-    """Four pairs of maps with a mean that is not zero; one pair has a negative correlation."""
+    """Four pairs of maps whose means are not zero; one pair has a negative correlation."""
     a, noise = torch.randn(2, 4, 3, 6, 5).double() + torch.arange(1.0, 5).view(4, 1, 1, 1)
     yield a, a * torch.tensor([1.0, -1, 0.3, 2]).view(4, 1, 1, 1) + noise
 
@@ -231,7 +231,7 @@ correlation = Exercise(
         "The absolute values of the maps are compared: keep the signs": lambda a, b: _correlation(
             a.abs(), b.abs()
         ),
-        "The average of the N numbers hides their differences: return all N": lambda a, b: (
+        "Do not average the N correlations: return one number for each pair": lambda a, b: (
             _correlation(a, b).mean()
         ),
     },

@@ -17,7 +17,7 @@ from vislib.checks import Exercise
 
 
 def _gradient(part: nn.Module, x: Tensor, power: int = 2) -> Tensor:
-    """The gradient of the mean of a power of the maps."""
+    """Gradient of the mean of a power of the maps."""
     leaf = x.clone().requires_grad_()
     return torch.autograd.grad(part(leaf).pow(power).mean(), leaf)[0]
 
@@ -31,7 +31,7 @@ def _step(
     power: int = 2,
     clip: bool = True,
 ) -> Tensor:
-    """One step of a dream; the options are what a learner may do instead."""
+    """One step of a dream; the options reproduce mistakes of learners."""
     g = _gradient(part, x, power)
     x = x + lr * g / size(g)
     return x.clamp(0, 1) if clip else x
@@ -42,7 +42,7 @@ def _part_and_image() -> tuple[Any, ...]:
         torch.manual_seed(int(np.random.default_rng().integers(1000)))
         part = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh()).eval()
         x = 0.25 + 0.5 * torch.rand(1, 3, 9, 8)
-    # Two pixels at the ends of the range, which some steps leave.
+    # Two pixels are at the ends of the range, so that some steps leave the range.
     x[0, 0, 0, 0], x[0, 1, 2, 2] = 0.0, 1.0
     part.requires_grad_(False)
     return part, x, 0.05
@@ -70,7 +70,7 @@ step = Exercise(
         "Take absolute values before the mean": (
             lambda part, x, lr: _step(part, x, lr, size=torch.mean)
         ),
-        "This is the sign of the gradient: keep its sizes": (
+        "This is the sign of the gradient: keep its sizes, up to one factor": (
             lambda part, x, lr: _step(part, x, lr, size=torch.abs)
         ),
         "This raises the mean of the maps: square them first": (
@@ -120,7 +120,9 @@ sizes = Exercise(
     solution=_sizes,
     what="the list of sizes",
     mistakes={
-        "The smallest comes first: the dream grows": lambda *inputs: _sizes(*inputs)[::-1],
+        "The smallest comes first: the image grows from octave to octave": lambda *inputs: _sizes(
+            *inputs
+        )[::-1],
         "The last octave is the image's own size": lambda *inputs: _sizes(*inputs, last=1),
         "That is one octave too many": (
             lambda height, width, octaves, ratio: _sizes(height, width, octaves + 1, ratio)
@@ -131,9 +133,9 @@ sizes = Exercise(
         "Divide by the ratio, do not multiply: octaves are smaller than the image": (
             lambda height, width, octaves, ratio: _sizes(height, width, octaves, 1 / ratio)[::-1]
         ),
-        "Each octave is the one before divided by ratio, not by a multiple of ratio": _multiples,
+        "Divide by ratio for each octave, not by a multiple of ratio": _multiples,
         "Height comes before width": lambda *inputs: _sizes(*inputs)[:, ::-1],
-        "Round to the nearest whole number: int() and // cut off": (
+        "Round to the nearest whole number: int() and // cut off the decimals": (
             lambda *inputs: _sizes(*inputs, whole=int)
         ),
         "Round to the nearest whole number, not always up": (
@@ -168,7 +170,7 @@ guided = Exercise(
         "This is the mean over the guide's positions: take the largest product": (
             lambda A, G: _products(A, G).mean()
         ),
-        "Each position of A looks for its best match in G, not the other way round": (
+        "Find the best match in G for each position of A, not the other way round": (
             lambda A, G: _products(A, G).amax(dim=0).mean()
         ),
         "This is the one best pair: take the mean over the positions of A": (
@@ -177,7 +179,7 @@ guided = Exercise(
         "This is a sum: divide by the number of positions": (
             lambda A, G: _products(A, G).amax(dim=1).sum()
         ),
-        "These are cosines: do not normalise, so that the maps can grow": (
+        "These are cosines: use the products without normalisation, so that the maps can grow": (
             lambda A, G: _products(F.normalize(A, dim=0), F.normalize(G, dim=0)).amax(dim=1).mean()
         ),
         "This is the worst match: take the largest product": (

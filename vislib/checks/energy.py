@@ -23,7 +23,7 @@ def _maps_and_masks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def _fraction(energy: np.ndarray, mask: np.ndarray) -> Any:
-    """The fraction of the energy inside the mask."""
+    """Fraction of the energy inside the mask."""
     return energy[..., mask].sum() / energy.sum()
 
 
@@ -46,7 +46,7 @@ energy_fraction = Exercise(
         "This is the energy itself: divide it by the total energy": lambda maps, mask: (maps**2)[
             :, mask
         ].sum(),
-        "This is the fraction of the image that the mask covers: where is the map?": (
+        "This is the fraction of the image that the mask covers: the map is not used": (
             lambda maps, mask: mask.mean()
         ),
     },
@@ -64,11 +64,11 @@ WRONG_ENERGIES: dict[str, Energy] = {
     "Sum the energy over all channels": lambda maps: maps[0] ** 2,
     "Square each channel, and sum after that": lambda maps: maps.sum(axis=0) ** 2,
 }
-"""By the advice that a common mistake gets, the H×W values that it maximises."""
+"""Functions to the H×W values that a common mistake maximises, by the advice for the mistake."""
 
 
 def strongest(maps: np.ndarray, energy: Energy = lambda maps: (maps**2).sum(axis=0)) -> Position:
-    """The position of the largest energy of a C×H×W map, as (row, column)."""
+    """Position of the largest energy of a C×H×W map, as (row, column)."""
     values = energy(maps)
     row, column = np.unravel_index(values.argmax(), values.shape)
     return int(row), int(column)
@@ -79,8 +79,8 @@ def peaks(
 ) -> Iterator[np.ndarray]:
     """3×H×W maps with the largest energy at `position`.
 
-    In the first map, each energy is largest there; in the others, each of `WRONG_ENERGIES` prefers
-    the rival once.
+    In the first map, all energies are largest at `position`. In the other maps, each of
+    `WRONG_ENERGIES` is largest at `rival` once.
     """
     for here, there in [
         ((3, 3, 3), (1, 1, 1)),
@@ -94,7 +94,7 @@ def peaks(
 
 
 def one_truth(result: Any, *_: Any) -> bool:
-    """The result of a function that returns True or False for a map."""
+    """Result of a function that returns True or False for a map."""
     return truth(result, "for the one strongest position of the map")
 
 
@@ -129,7 +129,7 @@ pointing_hit = Exercise(
             advice: lambda maps, mask, energy=energy: mask[strongest(maps, energy)]
             for advice, energy in WRONG_ENERGIES.items()
         },
-        "The mask holds object pixels, but is the strongest position one of them?": (
+        "The mask contains object pixels, but is the strongest position one of them?": (
             lambda maps, mask: mask.any()
         ),
         "Rows come first: the position is (y, x)": _transposed,
@@ -157,8 +157,8 @@ def _mean_and_count(result: Any) -> tuple[Any, Any]:
 
 
 _COUNT_MISTAKES: dict[str, Callable[[np.ndarray], Any]] = {
-    "This is how many are defined": lambda P: np.isfinite(P).sum(),
-    "This is how many there are in all": len,
+    "This is the number of defined values": lambda P: np.isfinite(P).sum(),
+    "This is the number of all values": len,
 }
 
 
@@ -187,7 +187,7 @@ mean_of_defined = Exercise(
         "An undefined P is not 0: a map without energy gives no evidence, so leave it out": (
             lambda P: (np.nan_to_num(P).mean(), np.isnan(P).sum())
         ),
-        "NaN spreads through every sum: leave those values out first": lambda P: (
+        "The sum of NaN and any number is NaN: leave out these values first": lambda P: (
             (P.mean(), np.isnan(P).sum())
         ),
         **{

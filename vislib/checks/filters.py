@@ -1,4 +1,4 @@
-"""Checks for notebook 05."""
+"""Checks for the exercises of notebook 05, filters and activations."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def _weights() -> Iterator[tuple[Tensor]]:
 
 
 def _low(weights: Tensor) -> Tensor:
-    """The smallest weight of each filter."""
+    """Smallest weight of each filter."""
     return weights.amin(dim=(1, 2, 3), keepdim=True)
 
 
 def _high(weights: Tensor) -> Tensor:
-    """The largest weight of each filter."""
+    """Largest weight of each filter."""
     return weights.amax(dim=(1, 2, 3), keepdim=True)
 
 
@@ -47,12 +47,12 @@ filter_tiles = Exercise(
     solution=filter_images,
     what="the tiles",
     mistakes={
-        "From minimum to maximum, zero gets another grey in each filter: divide by the largest "
+        "With a scale from minimum to maximum, zero is not grey: divide by the largest "
         "absolute value, and put zero at 0.5": lambda w: (w - _low(w)) / (_high(w) - _low(w)),
-        "Each filter has its own largest weight; yours is the largest of all filters": (
+        "Each filter has its own largest weight: you use the largest weight of all filters": (
             lambda w: 0.5 + 0.5 * w / w.abs().max()
         ),
-        "Each channel by its own maximum changes the colours: one scale for a whole filter": (
+        "A separate scale for each channel changes the colours: use one scale for a whole filter": (
             lambda w: 0.5 + 0.5 * w / w.abs().amax(dim=(2, 3), keepdim=True)
         ),
         "The largest weight is not the largest absolute value: negative ones may be larger": (
@@ -75,7 +75,7 @@ filter_tiles = Exercise(
 
 
 def _units() -> Iterator[tuple[Tensor]]:
-    """Maps of eight units; units 1 and 4 are dead, and unit 4 touches 0."""
+    """Maps of eight units; units 1 and 4 are dead, and the largest value of unit 4 is 0."""
     for _ in range(3):
         maps = torch.randn(6, 8, 4, 5) - 0.5
         maps[:, [1, 4]] = -maps[:, [1, 4]].abs()
@@ -102,7 +102,7 @@ dead_units = Exercise(
     solution=lambda maps: maps.amax(dim=(0, 2, 3)) <= 0,
     what="the list of dead units",
     mistakes={
-        "A mean below 0 is not dead yet: one position above 0 is enough to learn from": (
+        "A unit whose mean is below 0 is not dead: one position above 0 is enough to learn from": (
             lambda maps: maps.mean(dim=(0, 2, 3)) <= 0
         ),
         "These are the living units: invert the result": lambda maps: maps.amax(dim=(0, 2, 3)) > 0,
@@ -118,7 +118,7 @@ dead_units = Exercise(
         "A unit whose largest value is exactly 0 is dead too: its ReLU passes no gradient": (
             lambda maps: maps.amax(dim=(0, 2, 3)) < 0
         ),
-        "Your result still has one truth for each image: return one for each unit": (
+        "Your result has one row for each image: return one value for each unit": (
             lambda maps: maps.amax(dim=(2, 3)) <= 0
         ),
     },
@@ -130,7 +130,7 @@ dead_units = Exercise(
 
 
 def _maps_with_outliers() -> Iterator[tuple[Tensor, int]]:
-    """One image has all of the largest values, another one all of the largest absolute values."""
+    """Maps in which one image has the largest values and another the largest absolute values."""
     for n, height, width in [(7, 4, 6), (8, 6, 3)]:
         maps = torch.randn(n, height, width)
         maps[5] += 5.0
@@ -139,7 +139,7 @@ def _maps_with_outliers() -> Iterator[tuple[Tensor, int]]:
 
 
 def _ranking(maps: Tensor) -> Tensor:
-    """The images in the order of their largest value, the strongest first."""
+    """Images in the order of their largest value, the strongest first."""
     return maps.flatten(1).amax(dim=1).argsort(descending=True)
 
 
@@ -157,7 +157,7 @@ def _largest_values(maps: Tensor, k: int) -> Tensor:
 
 
 def _not_divided(maps: Tensor, k: int) -> Tensor:
-    """The index in the flattened map instead of row and column."""
+    """Index in the flattened map instead of row and column."""
     images = _ranking(maps)[:k]
     index = maps.flatten(1).argmax(dim=1)[images]
     return torch.stack([images, index, index], dim=1)
@@ -194,10 +194,12 @@ best_positions = Exercise(
         "Row and column are swapped: row = index // width, column = index % width": (
             lambda maps, k: _maxima(maps, _ranking(maps)[:k])[:, [0, 2, 1]]
         ),
-        "To get rows, divide by the width of the map, not by its height": (
+        "To get the row, divide by the width of the map, not by its height": (
             lambda maps, k: _maxima(maps, _ranking(maps)[:k], width=maps.shape[1])
         ),
-        "Return k of them, not all images": lambda maps, k: _maxima(maps, _ranking(maps)),
+        "Return k positions, not one for every image": lambda maps, k: _maxima(
+            maps, _ranking(maps)
+        ),
         "This is the index in the flattened map: turn it into row and column": _not_divided,
     },
     parse=_triples,
@@ -209,7 +211,7 @@ best_positions = Exercise(
 
 
 def _positions() -> Iterator[tuple[Tensor, int, int, int, int, int]]:
-    """Units inside the image and at its borders; the second field extends more on the right."""
+    """Units inside the image and at its borders; the second field extends further to the right."""
     image = torch.rand(3, 20, 24)
     fields = [(9, 4, -3), (15, 3, -1)]
     for field, (row, column) in itertools.product(fields, [(2, 3), (0, 0), (4, 5), (0, 5)]):
@@ -228,7 +230,7 @@ def _crop(
 
 
 def _clipped(image: Tensor, row: int, column: int, size: int, jump: int, start: int) -> Tensor:
-    """The part of the receptive field that is inside the image."""
+    """Part of the receptive field that is inside the image."""
     field = ReceptiveField((size, size), (jump, jump), (start, start))
     height, width = image.shape[1:]
     top, bottom, left, right = field.box(row, column, (height, width))
@@ -238,7 +240,7 @@ def _clipped(image: Tensor, row: int, column: int, size: int, jump: int, start: 
 def _filled_at_the_end(
     image: Tensor, row: int, column: int, size: int, jump: int, start: int
 ) -> Tensor:
-    """The part inside the image at the top left, however the field extends beyond the image."""
+    """Crop with its part inside the image moved to the top left."""
     inside = _clipped(image, row, column, size, jump, start)
     window = torch.full((3, size, size), 0.5)
     window[:, : inside.shape[1], : inside.shape[2]] = inside
@@ -257,7 +259,7 @@ crop = Exercise(
         "Neighbouring units are jump pixels apart: multiply row and column by jump": (
             lambda image, row, column, size, jump, start: _crop(image, row, column, size, 1, start)
         ),
-        "The receptive field begins at start + row · jump; its centre is not there": (
+        "start + row · jump is the first pixel of the receptive field, not its centre": (
             lambda image, row, column, size, jump, start: _crop(
                 image, row, column, size, jump, start - size // 2
             )
@@ -267,7 +269,7 @@ crop = Exercise(
         ),
         "Fill the pixels outside the image with 0.5, not with 0": partial(_crop, fill=0.0),
         "The crop has to keep its size at the border: fill in what is missing": _clipped,
-        "Pixels that are missing above or on the left must be filled there": _filled_at_the_end,
+        "Fill pixels that are missing at the top or on the left there, too": _filled_at_the_end,
     },
     praise="This is what the unit saw, to the pixel, also at the border.",
 )

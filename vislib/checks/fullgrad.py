@@ -17,9 +17,9 @@ from vislib.maps import upsample
 
 
 def _network() -> tuple[Tensor, ...]:
-    """``W1, b1, w2, b2, x`` with units that are on and units that are off."""
+    """Values ``W1, b1, w2, b2, x`` with units that are on and units that are off."""
     z = torch.ones(1)
-    # A missing gate shows only where a unit is off.
+    # A missing gate changes the result only where a unit is off.
     while (z > 0).all() or (z < 0).all():
         W1, b1, w2, x = torch.randn(5, 4), torch.randn(5), torch.randn(5), torch.randn(4)
         b2 = torch.randn(()) + 2
@@ -28,7 +28,7 @@ def _network() -> tuple[Tensor, ...]:
 
 
 def _gate(W1: Tensor, b1: Tensor, x: Tensor) -> Tensor:
-    """1 for each unit that is on, else 0."""
+    """Gates of all units: 1 for a unit that is on, else 0."""
     return (W1 @ x + b1 > 0).float()
 
 
@@ -47,10 +47,10 @@ part_of_x = Exercise(
         "Keep one number for each input; do not sum over the inputs": (
             lambda W1, b1, w2, b2, x: (w2 * _gate(W1, b1, x)) @ W1 @ x
         ),
-        "The gate asks whether z is positive, not W1 x alone": (
+        "The gate depends on z, not on W1 x alone": (
             lambda W1, b1, w2, b2, x: x * ((w2 * _gate(W1, torch.zeros_like(b1), x)) @ W1)
         ),
-        "The gate is 0 or 1: it does not multiply by h": (
+        "The gate is 0 or 1: do not multiply by the activation h": (
             lambda W1, b1, w2, b2, x: x * ((w2 * (W1 @ x + b1).relu()) @ W1)
         ),
     },
@@ -65,7 +65,7 @@ part_of_b1 = Exercise(
     what="the part of b1",
     mistakes={
         "A bias counts only where its unit is on (z > 0)": lambda W1, b1, w2, b2, x: b1 * w2,
-        "Between b1 and the score are the weights w2": (
+        "The weights w2 are missing: they are between b1 and the score": (
             lambda W1, b1, w2, b2, x: b1 * _gate(W1, b1, x)
         ),
         "This is the gradient: multiply it by b1": lambda W1, b1, w2, b2, x: w2 * _gate(W1, b1, x),
@@ -87,7 +87,7 @@ part_of_b2 = Exercise(
             lambda W1, b1, w2, b2, x: torch.zeros(())
         ),
         "This is the gradient: multiply it by b2": lambda W1, b1, w2, b2, x: torch.ones(()),
-        "This is the part of both biases: leave out b1": (
+        "These are the parts of both biases: leave out b1": (
             lambda W1, b1, w2, b2, x: b2 + (b1 * w2) @ _gate(W1, b1, x)
         ),
         "This is the whole score: leave out the input and b1": (
@@ -141,13 +141,13 @@ batch_norm_bias = Exercise(
         "β alone is only what the layer calls its bias: the mean is subtracted, too": (
             lambda gamma, beta, mean, variance, eps: beta
         ),
-        "The mean is subtracted: its part has a minus": (
+        "The sign of the mean is wrong: a BatchNorm subtracts the mean": (
             lambda gamma, beta, mean, variance, eps: beta + gamma * mean / (variance + eps).sqrt()
         ),
         "eps is missing: add it to the variance": (
             lambda gamma, beta, mean, variance, eps: beta - gamma * mean / variance.sqrt()
         ),
-        "eps belongs under the root": (
+        "eps belongs under the root, with the variance": (
             lambda gamma, beta, mean, variance, eps: beta - gamma * mean / (variance.sqrt() + eps)
         ),
         "Divide by σ, the root of the variance": (
@@ -193,7 +193,7 @@ def _divided_by_the_old_maximum(part: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _constant_maps(function: Callable[..., Any]) -> None:
-    """A constant map has no range to divide by."""
+    """Check constant maps, which have no range to divide by."""
     flat = call(function, torch.ones(1, 2, 2, 3), (4, 6))
     same(flat, torch.zeros(1, 1, 4, 6), what="the result of constant maps")
 
@@ -215,8 +215,10 @@ psi = Exercise(
         "Divide by the maximum that is left after you have subtracted the minimum": (
             _divided_by_the_old_maximum
         ),
-        "Rescale each map by itself, not the layer": lambda part, size: _psi(part, size, (1, 2, 3)),
-        "Rescale each map of each image by itself, not all images together": (
+        "Rescale each map separately, not the whole layer": lambda part, size: _psi(
+            part, size, (1, 2, 3)
+        ),
+        "Rescale each map of each image separately, not all images together": (
             lambda part, size: _psi(part, size, (0, 2, 3))
         ),
         "Rescale each map before you sum the maps": (
@@ -240,7 +242,7 @@ psi = Exercise(
 
 
 def _factors(part: Tensor, size: tuple[int, int]) -> tuple[int, int]:
-    """H/h and W/w."""
+    """Factors ``H/h`` and ``W/w`` by which the map grows."""
     return size[0] // part.shape[2], size[1] // part.shape[3]
 
 
@@ -259,13 +261,13 @@ spread = Exercise(
     what="the map",
     mistakes={
         "Each value is now spread over many pixels: divide by their number": _upsampled_sum,
-        "Each position grew in both directions: divide by H/h and by W/w": (
+        "Each position grew in both directions: divide by both factors": (
             lambda part, size: _upsampled_sum(part, size) / _factors(part, size)[0]
         ),
         "The two directions may grow by different factors": (
             lambda part, size: _upsampled_sum(part, size) / _factors(part, size)[0] ** 2
         ),
-        "The two directions may grow by different factors, H/h and W/w": (
+        "The two directions may grow by different factors: you use one of them twice": (
             lambda part, size: _upsampled_sum(part, size) / _factors(part, size)[1] ** 2
         ),
         "Do not take absolute values: parts of both signs have to cancel": (

@@ -19,7 +19,7 @@ _SHAPES = [(2, 6, 4, 5), (3, 4, 6, 3)]
 
 
 def _sum(maps: Tensor) -> Tensor:
-    """The sum over the channels, N×K×h×w to N×1×h×w."""
+    """Sum over the channels, N×K×h×w to N×1×h×w."""
     return maps.sum(dim=1, keepdim=True)
 
 
@@ -36,7 +36,7 @@ def _weighted_sum(maps: Tensor, gradients: Tensor) -> Tensor:
 
 
 def _maps_with_both_signs() -> Iterator[tuple[Tensor, Tensor]]:
-    """Maps and gradients whose weighted sum has both signs, for some mistakes show only there."""
+    """Maps and gradients whose weighted sum has both signs, so that all mistakes are noticed."""
     for shape in _SHAPES:
         raw = torch.zeros(())
         while not raw.min() < 0 < raw.max():
@@ -55,7 +55,7 @@ against = Exercise(
         "The ReLU comes last: if you change the sign after it, no value is above 0": (
             lambda a, g: -grad_cam_formula(a, g)
         ),
-        "The ReLU is missing: the map still holds positions that speak for the class": (
+        "The ReLU is missing: the map still contains positions that speak for the class": (
             lambda a, g: -_weighted_sum(a, g)
         ),
         "Do not take absolute values: they keep the positions that speak for the class": (
@@ -96,7 +96,7 @@ def _seed(
     level: Callable[[Tensor], Any] = torch.max,
     **how: Any,
 ) -> Tensor:
-    """The pixels of the upsampled map above ``threshold`` times its level, boolean H×W."""
+    """Pixels of the upsampled map above ``threshold`` times its level, boolean H×W."""
     large = F.interpolate(small, tuple(mask.shape), **({"mode": "bilinear"} | how))[0, 0]
     return large > threshold * level(large)
 
@@ -113,7 +113,7 @@ def _iou(seed: Tensor, mask: Tensor) -> float:
 def _measured(
     measure: Callable[[Tensor, Tensor], Tensor],
 ) -> Callable[[Tensor, Tensor, float], float]:
-    """A function that finds the right seed and compares it with the mask by another measure."""
+    """Mistake that finds the right seed and compares it with the mask by another measure."""
     return lambda small, mask, threshold: float(measure(_seed(small, mask, threshold), mask))
 
 
@@ -135,7 +135,7 @@ seed_iou = Exercise(
     solution=lambda small, mask, threshold: _iou(_seed(small, mask, threshold), mask),
     what="the IoU",
     mistakes={
-        "Upsample the map bilinearly, as maps.upsample does, and before you cut it": (
+        "Upsample the map bilinearly, as maps.upsample does, before you cut it": (
             lambda small, mask, threshold: _iou(_seed(small, mask, threshold, mode="nearest"), mask)
         ),
         "align_corners must be False, as in maps.upsample": (
@@ -151,7 +151,7 @@ seed_iou = Exercise(
                 _seed(small, mask, threshold, level=lambda large: 1), mask
             )
         ),
-        "The fraction is of the largest value, not of the mean": (
+        "The threshold is a fraction of the maximum, not of the mean": (
             lambda small, mask, threshold: _iou(
                 _seed(small, mask, threshold, level=torch.mean), mask
             )
@@ -171,7 +171,7 @@ seed_iou = Exercise(
         "This is Dice, twice the intersection over the sum of the areas": _measured(
             lambda seed, mask: 2 * (seed & mask).sum() / (seed.sum() + mask.sum())
         ),
-        "This is the fraction of pixels on which both agree: pixels outside both do not count": (
+        "This is the fraction of pixels on which both agree: pixels outside both must not count": (
             _measured(lambda seed, mask: (seed == mask).float().mean())
         ),
     },
@@ -189,7 +189,7 @@ layer_cam = Exercise(
     solution=layer_cam_formula,
     what="the map",
     mistakes={
-        "This is Grad-CAM: LayerCAM takes no mean, each position keeps its own gradient": (
+        "This is Grad-CAM: LayerCAM takes no mean, so each position keeps its gradient": (
             grad_cam_formula
         ),
         "The gradients go through a ReLU first": lambda a, g: _sum(g * a).relu(),

@@ -1,4 +1,4 @@
-"""Checks of notebook 02: descent, the largest safe rate, the softmax gradient, early stopping."""
+"""Checks for the exercises of notebook 02, gradient descent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Gradient = Callable[[np.ndarray], np.ndarray]
 
 
 def _valleys() -> Iterator[tuple[Gradient, np.ndarray, float, int]]:
-    """The gradients of quadratic losses, with a start, a rate that converges, and a step count."""
+    """Gradients of quadratic losses, a start, a rate that converges, and a number of steps."""
     rng = np.random.default_rng()
     for n, steps in ((2, 5), (3, 8)):
         matrix = rng.normal(size=(n, n))
@@ -33,7 +33,7 @@ def _valleys() -> Iterator[tuple[Gradient, np.ndarray, float, int]]:
 
 
 def _in_place(gradient: Gradient, v: np.ndarray, rate: float, steps: int) -> list[np.ndarray]:
-    """The path of a learner who writes ``v -= …``: all points are one array."""
+    """Path of a function with ``v -= …``, in which all points are one array."""
     v = v.copy()
     path = [v]
     for _ in range(steps):
@@ -60,14 +60,14 @@ descend = Exercise(
             lambda gradient, v, rate, steps: _descent(gradient, v, rate, steps)[:-1]
         ),
         "All points of your path are the same array: v = v − … makes a new one": _in_place,
-        "It climbs: the step is minus the rate times the gradient.": (
+        "The loss rises: the sign of the step is wrong": (
             lambda gradient, v, rate, steps: _descent(gradient, v, -rate, steps)
         ),
-        "The rate is missing.": lambda gradient, v, rate, steps: _descent(gradient, v, 1.0, steps),
-        "The gradient must be computed again at each point, not only at the start.": (
+        "The rate is missing": lambda gradient, v, rate, steps: _descent(gradient, v, 1.0, steps),
+        "The gradient must be computed again at each point, not only at the start": (
             lambda gradient, v, rate, steps: _descent(lambda _: gradient(v), v, rate, steps)
         ),
-        "Steps of a fixed length: do not divide the gradient by its norm.": (
+        "All your steps have one length: do not divide the gradient by its norm": (
             lambda gradient, v, rate, steps: _descent(
                 lambda u: gradient(u) / np.linalg.norm(gradient(u)), v, rate, steps
             )
@@ -90,7 +90,7 @@ def _hessians() -> Iterator[tuple[np.ndarray]]:
 
 
 def _eigenvalues(hessian: np.ndarray) -> np.ndarray:
-    """The eigenvalues in ascending order."""
+    """Eigenvalues in ascending order."""
     return np.linalg.eigvalsh(hessian)
 
 
@@ -100,19 +100,19 @@ largest_rate = Exercise(
     solution=lambda hessian: 2 / _eigenvalues(hessian)[-1],
     what="the largest rate",
     mistakes={
-        "1/λ_max is the rate with one perfect step; divergence starts at twice that.": (
+        "1/λ_max reaches the floor of the valley in one step: larger rates still converge": (
             lambda hessian: 1 / _eigenvalues(hessian)[-1]
         ),
-        "The steepest direction decides: take the largest eigenvalue.": (
+        "The steepest direction decides: take the largest eigenvalue": (
             lambda hessian: 2 / _eigenvalues(hessian)[0]
         ),
-        "The trace is the sum of all eigenvalues; the largest decides.": (
+        "The trace is the sum of all eigenvalues: the largest decides": (
             lambda hessian: 2 / np.trace(hessian)
         ),
-        "The entries on the diagonal are not the eigenvalues if the valley is rotated.": (
+        "The entries on the diagonal are not the eigenvalues if the valley is rotated": (
             lambda hessian: 2 / np.diag(hessian).max()
         ),
-        "This is the fastest rate, 2/(λ_min + λ_max); the question is where divergence starts.": (
+        "2/(λ_min + λ_max) is the fastest rate: the question is where divergence starts": (
             lambda hessian: 2 / (_eigenvalues(hessian)[0] + _eigenvalues(hessian)[-1])
         ),
     },
@@ -127,7 +127,7 @@ def _logits_and_labels() -> Iterator[tuple[np.ndarray, np.ndarray]]:
     rng = np.random.default_rng()
     for n, classes in ((6, 6), (5, 3), (1, 4)):
         z, labels = rng.normal(0, 2, (n, classes)), rng.integers(0, classes, n)
-        # One prediction is far from right, so that the gradient is not tiny.
+        # One prediction is far from its label, so that the gradient is not tiny.
         labels[0] = z[0].argmin()
         yield z, labels
 
@@ -142,11 +142,13 @@ def _error(z: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _large_logits(function: Callable[..., Any]) -> None:
-    """Logits whose exponential overflows have a finite gradient too."""
+    """Check that logits whose exponential overflows have a finite gradient."""
     with np.errstate(all="ignore"):
         gradient = call(function, np.array([[1000.0, 0.0, -1000.0]]), np.array([1]))
     if not np.isfinite(numbers(gradient)).all():
-        raise Wrong("with logits of 1000 yours overflows: subtract the largest logit first")
+        raise Wrong(
+            "With logits of 1000, your function overflows: subtract the largest logit first"
+        )
     same(gradient, [[1, -1, 0]], what="the gradient for logits of 1000, 0 and -1000")
 
 
@@ -156,23 +158,23 @@ logit_gradient = Exercise(
     solution=lambda z, labels: _error(z, labels) / len(z),
     what="the gradient",
     mistakes={
-        "The softmax runs over the examples in yours: it runs over the classes, axis 1.": (
+        "Your softmax runs over the examples: it should run over the classes, axis 1": (
             lambda z, labels: (scratch.softmax(z.T).T - _one_hot(z, labels)) / len(z)
         ),
-        "These are the probabilities over N: subtract 1 at the right class.": (
+        "These are the probabilities divided by N: the labels are missing": (
             lambda z, labels: scratch.softmax(z) / len(z)
         ),
-        "These are the probabilities: subtract 1 at the right class, and divide by N.": (
+        "These are the probabilities: the labels and the mean over the examples are missing": (
             lambda z, labels: scratch.softmax(z)
         ),
-        "Subtract 1 from the probabilities, not from the logits: where is the softmax?": (
+        "Subtract the labels from the probabilities, not from the logits": (
             lambda z, labels: (z - _one_hot(z, labels)) / len(z)
         ),
-        "This is −(p − y)/N, the downhill direction: the gradient itself is p − y over N.": (
+        "The sign is reversed: this is the downhill direction, not the gradient": (
             lambda z, labels: -_error(z, labels) / len(z)
         ),
-        "The loss is a mean over the N examples: divide by N.": _error,
-        "Divide by the number of examples, not of classes × examples.": (
+        "The loss is a mean over the examples, and so is its gradient": _error,
+        "Divide by the number of examples, not by the number of all entries": (
             lambda z, labels: _error(z, labels) / z.size
         ),
     },
@@ -187,8 +189,8 @@ logit_gradient = Exercise(
 def _losses() -> Iterator[tuple[np.ndarray, int]]:
     """Validation losses with a short rise, the best step, and a rise that ends the training.
 
-    Later steps that are better still show who looks at them. The last two trials are a loss that
-    falls to the end, and a plateau.
+    After the stop there are still lower losses, which a function must not use. The last two trials
+    are a loss that falls to the end, and a plateau.
     """
     rng = np.random.default_rng()
     for patience in (3, 5, 8):
@@ -213,7 +215,7 @@ def _early_stopping(
     in_a_row: bool = True,
     late: int = 0,
 ) -> tuple[int, int]:
-    """The best step, and the step at which the training stops."""
+    """Best step, and the step at which the training stops."""
     best = bad = step = 0
     for step in range(1, len(losses)):
         if is_better(losses[step], losses[best]):
@@ -239,30 +241,31 @@ early_stopping = Exercise(
         + f" for the losses {losses.tolist()}" * (len(losses) < 10)
     ),
     mistakes={
-        "An equal loss is not a new best: compare with <.": lambda losses, patience: (
-            _early_stopping(losses, patience, is_better=operator.le)[0]
+        "An equal loss is not a new best: compare with <": lambda losses, patience: _early_stopping(
+            losses, patience, is_better=operator.le
+        )[0],
+        "You stop at the first rise: wait for `patience` steps in a row without a new best": (
+            _first_rise
         ),
-        "You stop too early, as at the first rise: wait for `patience` steps in a row without a "
-        "new best.": _first_rise,
-        "Only bad steps in a row count: a new best sets the count back to 0.": (
+        "Only steps in a row without a new best count: a new best sets the count back to 0": (
             lambda losses, patience: _early_stopping(losses, patience, in_a_row=False)[0]
         ),
-        "You stop one step too late: after `patience` bad steps, not after one more.": (
+        "You stop one step too late: stop after `patience` steps without a new best": (
             lambda losses, patience: _early_stopping(losses, patience, late=1)[0]
         ),
-        "This is the step at which you stop; return the best step before it.": (
+        "This is the step at which you stop: return the best step before it": (
             lambda losses, patience: _early_stopping(losses, patience)[1]
         ),
-        "This is one step after the best; return the best step itself.": (
+        "This is one step after the best: return the best step itself": (
             lambda losses, patience: _early_stopping(losses, patience)[0] + 1
         ),
-        "You looked at all losses, also those after the stop: training had ended.": (
+        "You used losses after the stop, but the training had ended": (
             lambda losses, patience: int(losses.argmin())
         ),
-        "This is the lowest loss; return its step.": lambda losses, patience: losses[
+        "This is the lowest loss: return its step": lambda losses, patience: losses[
             _early_stopping(losses, patience)[0]
         ],
-        "This is the last step of all.": lambda losses, patience: len(losses) - 1,
+        "This is the last of all steps": lambda losses, patience: len(losses) - 1,
     },
     praise="stops in time, and remembers the best step",
 )

@@ -1,4 +1,4 @@
-"""Checks for notebook 08."""
+"""Checks for the exercises of notebook 08, guided backprop."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RULES: dict[str, Rule] = {
 
 
 def _named(**others: str) -> Callable[[Rule], str]:
-    """A function that names the rules, some of them wrongly: ``_named(guided="gradient")``."""
+    """Function that confuses names of the rules, such as ``_named(guided="gradient")``."""
 
     def identify(rule: Rule) -> str:
         name = next(name for name, known in RULES.items() if known is rule)
@@ -114,7 +114,7 @@ spearman = Exercise(
         "argsort gives the positions of the sorted values, not the rank of each value": partial(
             _spearman, rank=_order
         ),
-        "Equal values must have their mean rank: use scipy.stats.rankdata": partial(
+        "Equal values must have equal ranks, their mean rank: use scipy.stats.rankdata": partial(
             _spearman, rank=lambda values: _order(_order(values))
         ),
     },
@@ -127,10 +127,10 @@ spearman = Exercise(
 
 @dataclass(frozen=True)
 class _Draw:
-    """Draws weights between 10 and 11, which no other initialisation gives.
+    """Function that draws weights between 10 and 11, which no other initialisation gives.
 
     Attributes:
-        before: a copy of the network with its first weights.
+        before: copy of the network with its initial weights.
     """
 
     before: nn.Module
@@ -142,7 +142,7 @@ class _Draw:
 
 
 def _networks() -> Iterator[tuple[nn.Module, int, _Draw]]:
-    """One network of six layers; for k = 4, the first trial, all mistakes differ."""
+    """Network of six layers; for k = 4, the first trial, all mistakes differ."""
     torch.manual_seed(int(np.random.default_rng().integers(2**31)))
     features = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU()]
     hidden = [nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 7), nn.ReLU(), nn.Linear(7, 6), nn.ReLU()]
@@ -158,12 +158,12 @@ def _networks() -> Iterator[tuple[nn.Module, int, _Draw]]:
 
 
 def _weighted(model: nn.Module) -> list[nn.Module]:
-    """The layers with weights, in the order of the forward pass."""
+    """Layers with weights, in the order of the forward pass."""
     return [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
 
 
 def _leaves(model: nn.Module) -> list[nn.Module]:
-    """The layers with weights and all others, without their containers."""
+    """All layers, with and without weights, but without containers."""
     return [m for m in model.modules() if not [*m.children()]]
 
 
@@ -182,7 +182,7 @@ def _randomise(
 
 
 def _new_layers(result: Any, model: nn.Module, k: int, draw: _Draw) -> list[bool]:
-    """For each layer with weights: whether they are new, after a check of the whole copy."""
+    """Check the copy, and return for each layer with weights whether they are new."""
     if not isinstance(result, nn.Module):
         raise Wrong(f"randomise_top should return a network, yours returns {describe(result)}")
     if result is model or any(_changed(draw.before, model)):
@@ -201,7 +201,7 @@ def _shapes(model: nn.Module) -> list[torch.Size]:
 
 
 def _changed(before: nn.Module, after: nn.Module) -> list[bool]:
-    """For each layer with weights: whether they differ."""
+    """Whether the weights of each layer differ."""
     pairs = zip(_weighted(before), _weighted(after), strict=True)
     return [not _same_weights(one, other) for one, other in pairs]
 
@@ -231,22 +231,22 @@ randomise_top = Exercise(
         "No layer has new weights: call draw(layer) for each of the layers": partial(
             _randomise, pick=lambda layers, k: []
         ),
-        "All layers are new: draw only the last k": partial(
+        "All layers are new: draw weights only for the last k": partial(
             _randomise, pick=lambda layers, k: layers
         ),
         "The first k layers are new: the logits are at the other end": partial(
             _randomise, pick=lambda layers, k: layers[:k]
         ),
-        "Only one layer is new: all from the last to the k-th from the end must be": partial(
+        "Only one layer is new: the last k layers must all be new": partial(
             _randomise, pick=lambda layers, k: [layers[-k]]
         ),
-        "ReLUs were counted too: only convolutions and dense layers have weights": partial(
+        "You counted the ReLUs too: only convolutions and dense layers have weights": partial(
             _randomise, among=_leaves
         ),
-        "One layer too many is new: draw k of them": partial(
+        "One layer too many is new: draw weights for k layers": partial(
             _randomise, pick=lambda layers, k: layers[-k - 1 :]
         ),
-        "One layer is missing: draw k of them": partial(
+        "One new layer is missing: draw weights for k layers": partial(
             _randomise, pick=lambda layers, k: layers[len(layers) - k + 1 :]
         ),
     },

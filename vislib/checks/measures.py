@@ -16,7 +16,7 @@ from vislib.checks.energy import WRONG_ENERGIES, one_truth, peaks, strongest
 
 
 def _maps_near_an_object() -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-    """Maps, a mask of two parts, and tolerances, so that each trial shows one more mistake."""
+    """Maps, a mask of two parts, and tolerances; each trial reveals one more mistake."""
     nearest, far = (12, 6), (17, 1)
     mask = np.zeros((20, 24), bool)
     mask[nearest] = mask[0, 20:] = True
@@ -101,13 +101,13 @@ hits_near = Exercise(
         "The nearest pixel of the object decides, not its centre or its first pixel": (
             _near_the_centre
         ),
-        "The distance is √(4² + 4²): a circle, not a square": partial(
+        "The distance is Euclidean, √(4² + 4²): use a circle, not a square": partial(
             _near, distance=partial(distance_transform_cdt, metric="chessboard")
         ),
-        "The distance is √(3² + 4²) = 5, not 3 + 4": partial(
+        "The distance is Euclidean, √(3² + 4²) = 5, not 3 + 4": partial(
             _near, distance=partial(distance_transform_cdt, metric="taxicab")
         ),
-        "A distance equal to the tolerance still counts: ≤": _closer,
+        "A distance equal to the tolerance still counts": _closer,
         "The position is farther from the object than the tolerance": (
             lambda maps, mask, tolerance: True
         ),
@@ -129,13 +129,13 @@ def _images_to_delete_from() -> Iterator[tuple[np.ndarray, np.ndarray, float, fl
 
 
 def _strongest_pixels(strength: np.ndarray, fraction: float) -> np.ndarray:
-    """Which pixels belong to the strongest `fraction` of all, H×W."""
+    """Mask of the strongest `fraction` of all pixels, H×W."""
     count = round(fraction * strength.size)
     return strength >= np.sort(strength, axis=None)[-count]
 
 
 def _put(image: np.ndarray, where: np.ndarray, fill: float, channels: int = 3) -> np.ndarray:
-    """A copy of the image with another value at these pixels."""
+    """Copy of the image with another value at these pixels."""
     new = image.copy()
     new[:channels, where] = fill
     return new
@@ -162,7 +162,7 @@ without_strongest = Exercise(
                 image, strength >= (1 - fraction) * strength.max(), fill
             )
         ),
-        "This keeps the strongest pixels: that is insertion": (
+        "This keeps the strongest pixels, as in insertion: replace them": (
             lambda image, strength, fraction, fill: _put(
                 image, ~_strongest_pixels(strength, fraction), fill
             )
@@ -202,7 +202,7 @@ rank_agreement = Exercise(
         "This is the correlation of the values: replace them by their ranks first": lambda a, b: (
             np.corrcoef(a, b)[0, 1]
         ),
-        "argsort says which value comes first, not which rank each value has: apply it twice": (
+        "argsort gives the positions of the sorted values, not the rank of each value": (
             lambda a, b: np.corrcoef(a.argsort(), b.argsort())[0, 1]
         ),
         "np.corrcoef gives a 2×2 matrix: take the entry [0, 1]": lambda a, b: np.corrcoef(

@@ -1,4 +1,4 @@
-"""Checks for notebook 06."""
+"""Checks for the exercises of notebook 06, the feature space."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _distances(features: Tensor) -> Tensor:
 
 
 def _smallest(values: Tensor, k: int) -> Tensor:
-    """For each row of a square table, the indices of its k smallest values off the diagonal."""
+    """Indices of the k smallest values off the diagonal in each row of a square table."""
     return values.clone().fill_diagonal_(torch.inf).argsort(dim=1)[:, :k]
 
 
@@ -40,7 +40,7 @@ nearest = Exercise(
         "These are the farthest, not the nearest": (
             lambda features, k: _smallest(-torch.cdist(features, features), k)
         ),
-        "The nearest should come first; yours are in the reverse order": (
+        "The nearest should come first: your order is reversed": (
             lambda features, k: neighbours.nearest_neighbours(features, k).flip(1)
         ),
         "Square the differences before you sum them, or they cancel": (
@@ -49,13 +49,13 @@ nearest = Exercise(
         "These are the nearest by cosine: use the Euclidean distance": (
             lambda features, k: neighbours.nearest_neighbours(features, k, metric="cosine")
         ),
-        "A large product does not mean near; take the distance": (
+        "A large product does not mean that two vectors are near: use the distance": (
             lambda features, k: _smallest(-features @ features.T, k)
         ),
-        "These are distances; return the indices of the rows": (
+        "These are distances: return the indices of the rows": (
             lambda features, k: _distances(features).sort(dim=1).values[:, :k]
         ),
-        "The neighbours of each row belong in its row: N×k, not k×N": (
+        "The neighbours of each image belong in one row: N×k, not k×N": (
             lambda features, k: neighbours.nearest_neighbours(features, k).T
         ),
         "These are the neighbours of the first image only": (
@@ -71,7 +71,7 @@ nearest = Exercise(
 
 
 def _queries(n: int, k: int) -> tuple[int, Tensor, Tensor]:
-    """k, a table of eight neighbours, and labels; no image is alone in its category."""
+    """Number k, a table of eight neighbours, and labels; no image is alone in its category."""
     while True:
         labels = torch.randint(0, 3, (n,))
         table = torch.stack([torch.randperm(n)[:8] for _ in range(n)])
@@ -80,12 +80,12 @@ def _queries(n: int, k: int) -> tuple[int, Tensor, Tensor]:
 
 
 def _others(labels: Tensor) -> Tensor:
-    """How many other images of its category each image has."""
+    """Number of other images of the same category, for each image."""
     return (labels[:, None] == labels).sum(dim=1) - 1
 
 
 def _hits(table: Tensor, labels: Tensor) -> Tensor:
-    """1 where the neighbour has the category of the query, else 0."""
+    """Hits: 1 where the neighbour has the category of the query, else 0."""
     return (labels[table] == labels[:, None]).double()
 
 
@@ -98,13 +98,13 @@ precision_at = Exercise(
         "Only the first k columns count: table[:, :k]": (
             lambda k, table, labels: _hits(table, labels).mean()
         ),
-        "This is the number of hits; divide by k": (
+        "This is the number of hits: divide by k": (
             lambda k, table, labels: _hits(table, labels)[:, :k].sum(1).mean()
         ),
-        "This is the sum over all queries; take the mean": (
+        "This is the sum over all queries: take the mean": (
             lambda k, table, labels: _hits(table, labels)[:, :k].mean(1).sum()
         ),
-        "This counts a query as right if any of its k neighbours is: take their fraction": (
+        "This counts a query as right if any of its k neighbours is right: take their fraction": (
             lambda k, table, labels: _hits(table, labels)[:, :k].amax(1).mean()
         ),
         "This is recall: divide by k, not by the number of images of the category": (
@@ -116,13 +116,13 @@ precision_at = Exercise(
         "This looks at the first neighbour only": (
             lambda k, table, labels: _hits(table, labels)[:, 0].mean()
         ),
-        "table holds the numbers of images, not of categories: labels[table]": (
+        "The table contains numbers of images, not categories: look up their labels": (
             lambda k, table, labels: (table[:, :k] == labels[:, None]).double().mean()
         ),
-        "These are the wrong neighbours: count those of the same category": (
+        "These are the neighbours of other categories: count those of the same category": (
             lambda k, table, labels: 1 - _hits(table, labels)[:, :k].mean()
         ),
-        "The precision is one value for each query: take the mean of them as well": (
+        "This is one value for each query: take their mean as well": (
             lambda k, table, labels: _hits(table, labels)[:, :k].mean(1)
         ),
     },
@@ -135,7 +135,7 @@ precision_at = Exercise(
 
 
 def _rows() -> Iterator[tuple[np.ndarray, float]]:
-    """The squared distances of one image from twelve others, and σ."""
+    """Squared distances of one image from twelve others, and σ."""
     rng = np.random.default_rng()
     for sigma in rng.uniform(0.5, 2, 3):
         yield rng.uniform(0.1, 9, 12), float(sigma)
@@ -151,13 +151,13 @@ def _exponents(squared: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def _bits(p: np.ndarray) -> float:
-    """The entropy in bits."""
+    """Entropy in bits."""
     p = p[p > 0]
     return float(-(p * np.log2(p)).sum())
 
 
 def _effective(exponents: np.ndarray) -> float:
-    """The perplexity of p ∝ exp(exponents)."""
+    """Perplexity of p ∝ exp(exponents)."""
     return 2.0 ** _bits(_probabilities(exponents))
 
 
@@ -171,14 +171,14 @@ perplexity = Exercise(
     solution=lambda squared, sigma: _effective(_exponents(squared, sigma)),
     what="the perplexity",
     mistakes={
-        "This is the entropy in bits; the perplexity is 2 to the power of it": _entropy,
+        "This is the entropy in bits: the perplexity is a power of 2": _entropy,
         "The logarithm and the power need the same base: with np.log take np.exp": (
             lambda squared, sigma: 2 ** (_entropy(squared, sigma) * np.log(2))
         ),
         "The logarithm and the power need the same base: with np.log2 take 2 ** H": (
             lambda squared, sigma: np.exp(_entropy(squared, sigma))
         ),
-        "The p must sum to 1: divide by their sum": (
+        "The probabilities p must sum to 1: divide by their sum": (
             lambda squared, sigma: 2 ** _bits(np.exp(_exponents(squared, sigma)))
         ),
         "The entropy has a minus sign": lambda squared, sigma: 2.0 ** -_entropy(squared, sigma),
@@ -187,10 +187,10 @@ perplexity = Exercise(
         "The distances are squared already": (
             lambda squared, sigma: _effective(_exponents(squared**2, sigma))
         ),
-        "The similarity falls with the distance: exp(−d² / 2σ²)": (
+        "The similarity must fall with the distance: a minus sign is missing in exp": (
             lambda squared, sigma: _effective(-_exponents(squared, sigma))
         ),
-        "Return one number, not the p": (
+        "Return one number, not the probabilities p": (
             lambda squared, sigma: _probabilities(_exponents(squared, sigma))
         ),
     },
@@ -207,7 +207,7 @@ def _points_and_cells() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _differences(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """The differences in x and y between each cell and each point, cells × points × 2."""
+    """Differences in x and y between all cells and all points, cells × points × 2."""
     return centres[:, None] - points[None]
 
 
@@ -221,13 +221,13 @@ fill_grid = Exercise(
     solution=lambda points, centres: _squared(points, centres).argmin(axis=1),
     what="the image of each cell",
     mistakes={
-        "This is the nearest cell of each image; find the nearest image of each cell": (
+        "This is the nearest cell of each image: find the nearest image of each cell": (
             lambda points, centres: _squared(points, centres).argmin(axis=0)
         ),
         "These are the farthest images": (
             lambda points, centres: _squared(points, centres).argmax(axis=1)
         ),
-        "x and y are swapped in one of the two": (
+        "x and y are swapped, either in the points or in the centres": (
             lambda points, centres: _squared(points[:, ::-1], centres).argmin(axis=1)
         ),
         "Both coordinates count, not x alone": (
@@ -236,13 +236,13 @@ fill_grid = Exercise(
         "Square the differences before you sum them, or they cancel": (
             lambda points, centres: _differences(points, centres).sum(axis=2).argmin(axis=1)
         ),
-        "The distance is in a straight line: square the differences, no absolute values": (
+        "The distance is in a straight line: square the differences, without absolute values": (
             lambda points, centres: np.abs(_differences(points, centres)).sum(axis=2).argmin(axis=1)
         ),
-        "The distance is in a straight line: sum both squares, the larger is not enough": (
+        "The distance is in a straight line: sum both squares, because the larger is not enough": (
             lambda points, centres: np.abs(_differences(points, centres)).max(axis=2).argmin(axis=1)
         ),
-        "These are distances; return which image it is": (
+        "These are distances: return the index of the image": (
             lambda points, centres: _squared(points, centres).min(axis=1)
         ),
     },

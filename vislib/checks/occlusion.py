@@ -14,7 +14,7 @@ from vislib.explain.occlusion import slide
 
 
 def _net(seed: int, gain: float = 1) -> nn.Module:
-    """A small network of three classes; predictions depend on every pixel (more with a gain)."""
+    """Small network of three classes; with a `gain`, its predictions depend more on the pixels."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         layers = [nn.Conv2d(3, 4, 5, stride=2), nn.Tanh(), nn.AdaptiveAvgPool2d(4), nn.Flatten()]
@@ -50,7 +50,7 @@ def _drop_in_one_channel(model: nn.Module, x: Tensor, target: int, *square: Any)
 
 
 def _squares() -> Iterator[tuple[Any, ...]]:
-    """Two trials with one network: a class that loses probability, and a class that gains some."""
+    """Two trials with one network: a class that loses probability, and a class that gains it."""
     rng = np.random.default_rng()
     x, square = torch.rand(1, 3, 24, 20), (3, 9, 7)
     lost = torch.zeros(3)
@@ -71,11 +71,11 @@ drop = Exercise(
     solution=_drop,
     what="the loss of probability",
     mistakes={
-        "This is the covered image's probability: subtract it from the whole image's": (
+        "This is the probability for the covered image: compare it with that for the whole image": (
             lambda model, x, target, *square: _p(model, _covered(x, *square), target)
         ),
         "This is the loss of the logit: use the probabilities": _drop_of_the_logit,
-        "The sign is the other way round: before minus after": lambda *inputs: -_drop(*inputs),
+        "The sign is reversed: a lost probability is positive": lambda *inputs: -_drop(*inputs),
         "Fill the square with grey, 0.5, not with black": (
             lambda model, x, target, *square: _drop(model, x, target, *square, 0)
         ),
@@ -105,7 +105,7 @@ def _pixel_map(
     add: bool = True,
     divide: bool = True,
 ) -> Tensor:
-    """The mean of the squares over each pixel; the options are what a learner may do instead."""
+    """Mean of the squares over each pixel; the options reproduce mistakes of learners."""
     total, count = torch.zeros(shape), torch.zeros(shape)
     for i, row in enumerate(values):
         for j, value in enumerate(row):
@@ -134,13 +134,13 @@ pixel_map = Exercise(
         "The values are summed: divide by the number of squares that cover the pixel": (
             lambda *inputs: _pixel_map(*inputs, divide=False)
         ),
-        "A later square overwrites an earlier one: add, and divide at the end": (
+        "A later square overwrites an earlier square: add the values, and divide at the end": (
             lambda *inputs: _pixel_map(*inputs, add=False, divide=False)
         ),
         "A square covers size × size pixels, not stride × stride": (
             lambda values, size, stride, shape: _pixel_map(values, size, stride, shape, side=stride)
         ),
-        "Divide each pixel by its own number of squares": (
+        "Divide each pixel by the number of squares that cover this pixel": (
             lambda values, size, stride, shape: (
                 _pixel_map(values, size, stride, shape, divide=False) / (size / stride) ** 2
             )
@@ -158,9 +158,9 @@ def flips(value: Any, logits: Tensor, clean: Tensor) -> None:
     """Check the fraction of squares after which another class is the most likely class.
 
     Args:
-        value: the learner's number.
-        logits: of the covered images, r×c×K.
-        clean: the logits of the whole image, K.
+        value: learner's number.
+        logits: logits of the covered images, r×c×K.
+        clean: logits of the whole image, K.
     """
     logits, best = logits.flatten(0, -2), int(clean.argmax())
     changed = logits.argmax(dim=-1) != best
@@ -170,7 +170,7 @@ def flips(value: Any, logits: Tensor, clean: Tensor) -> None:
             f"{int(changed.sum())} of {len(changed)} that change it: use another image"
         )
     mistakes = {
-        "This is a number of squares: divide by how many there are": int(changed.sum()),
+        "This is a number of squares: divide by the number of all squares": int(changed.sum()),
         "These are the squares that leave the class as it was": 1 - changed.float().mean(),
         "Take argmax over the classes, the last axis": (
             (logits.argmax(dim=0) != best).float().mean()

@@ -1,4 +1,4 @@
-"""Checks of notebook 01: perceptrons, a half adder, a chain of sigmoids, a forward pass."""
+"""Checks for the exercises of notebook 01, perceptrons and networks."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ _A_BUT_NOT_B = np.array([False, False, True, False])
 
 
 def _fires(result: Any) -> np.ndarray:
-    """At which corners a perceptron fires, from its weights and bias."""
+    """Whether a perceptron with these weights and bias fires, at each of the four corners."""
     z = _weighted_inputs(result)
     fires = z > 0
     if (fires != _A_BUT_NOT_B).any() and ((z >= 0) == _A_BUT_NOT_B).all():
         corner = tuple(map(int, CORNERS[z == 0][0]))
-        raise Wrong(f"corner {corner} is exactly on the line: 0 is not greater than 0")
+        raise Wrong(f"The corner {corner} is exactly on the line: 0 is not greater than 0")
     return fires
 
 
 def _weighted_inputs(result: Any) -> np.ndarray:
-    """z = w·x + b at the four corners."""
+    """Weighted inputs ``z = w·x + b`` at the four corners."""
     try:
         w, b = map(numbers, result)
         b = b.reshape(())
     except (TypeError, ValueError):
-        raise Wrong("return two weights and one bias, all numbers: return [w1, w2], b") from None
+        raise Wrong("Return two weights and one bias, all numbers: return [w1, w2], b") from None
     if w.shape != (2,):
-        raise Wrong(f"there are two inputs, so w holds two weights; yours has shape {w.shape}")
+        raise Wrong(f"Two inputs need two weights, yours have shape {w.shape}")
     return CORNERS @ w + b
 
 
@@ -44,7 +44,9 @@ def _first_wrong_corner(result: Any) -> str:
     z = _weighted_inputs(result)
     index = int(np.flatnonzero((z > 0) != _A_BUT_NOT_B)[0])
     corner = tuple(map(int, CORNERS[index]))
-    return f"for (a, b) = {corner} it says {int(z[index] > 0)}, since w·x + b is {z[index]:g}"
+    return (
+        f"For (a, b) = {corner} the output is {int(z[index] > 0)}, because w·x + b is {z[index]:g}"
+    )
 
 
 a_but_not_b = Exercise(
@@ -101,7 +103,7 @@ def _made_of_nands(function: Callable[..., Any]) -> str:
 
     bits = _sum_and_carry(call(function, a, b, nand), a)
     if not all(any(np.array_equal(bit, output) for output in outputs) for bit in bits):
-        raise Wrong("the bits are right, but not both come out of nand: use nothing else")
+        raise Wrong("The bits are right, but not both are outputs of nand: use nothing else")
     return f"adds two bits with {len(outputs)} NANDs"
 
 
@@ -111,12 +113,12 @@ half_adder = Exercise(
     solution=_half_adder,
     what="(sum, carry)",
     mistakes={
-        "You return the carry first: the sum bit comes first.": lambda a, b, nand: (a & b, a ^ b),
-        "The carry is inverted: nand gives NOT (a and b).": lambda a, b, nand: (a ^ b, nand(a, b)),
-        "The sum bit is a OR b: 1 + 1 is binary 10, so its sum bit is 0.": (
+        "You return the carry first: the sum bit comes first": lambda a, b, nand: (a & b, a ^ b),
+        "The carry is inverted: nand gives NOT (a and b)": lambda a, b, nand: (a ^ b, nand(a, b)),
+        "Your sum bit is a OR b, but 1 + 1 is 10 in binary numbers": (
             lambda a, b, nand: (a | b, a & b)
         ),
-        "The sum bit is inverted.": lambda a, b, nand: (1 - (a ^ b), a & b),
+        "The sum bit is inverted": lambda a, b, nand: (1 - (a ^ b), a & b),
     },
     parse=_sum_and_carry,
     praise="adds two bits",
@@ -128,7 +130,7 @@ half_adder = Exercise(
 
 
 def _factor(w: float, a: float) -> Any:
-    """The factor of one link of the chain, w · σ'(z) with z = w·a."""
+    """Factor of one link of the chain, ``w · σ'(z)`` with ``z = w·a``."""
     return w * sigmoid_prime(w * a)
 
 
@@ -138,7 +140,7 @@ def _chain(
     link: Callable[[float, float], Any] = _factor,
     join: Callable[[list[Any]], Any] = np.prod,
 ) -> Any:
-    """Join the values of ``link(w, a)`` of all neurons with weight w and input a."""
+    """Values ``link(w, a)`` of all neurons with weight w and input a, joined by `join`."""
     a: Any = x
     links = []
     for w in weights:
@@ -166,21 +168,23 @@ chain_gradient = Exercise(
     solution=_chain,
     what=lambda x, weights: f"the gradient of a chain of {len(weights)}",
     mistakes={
-        "Each link gives the factor w · σ'(z): the weights are missing.": partial(
+        "Each link gives the factor w · σ'(z): the weights are missing": partial(
             _chain, link=lambda w, a: sigmoid_prime(w * a)
         ),
-        "The chain rule multiplies the links; yours adds them.": partial(_chain, join=np.sum),
-        "σ' is taken at the weighted input z = w·a, not at the output a.": partial(
+        "The chain rule multiplies the factors of the links: you add them": partial(
+            _chain, join=np.sum
+        ),
+        "Take σ' at the weighted input z = w·a, not at the output a": partial(
             _chain, link=lambda w, a: w * sigmoid_prime(sigmoid(w * a))
         ),
-        "σ' is taken at z = w·a, the input times the weight.": partial(
+        "Take σ' at the weighted input z = w·a, not at the input a": partial(
             _chain, link=lambda w, a: w * sigmoid_prime(a)
         ),
-        "This is the output of the chain, not its gradient.": partial(
+        "This is the output of the chain, not its gradient": partial(
             _chain, link=lambda w, a: sigmoid(w * a), join=_last
         ),
-        "Only the last link is in your product.": partial(_chain, join=_last),
-        "Your chain runs backwards: weights[0] belongs to the input x.": lambda x, weights: _chain(
+        "Your product contains only the last link": partial(_chain, join=_last),
+        "Your chain runs backwards: weights[0] belongs to the input x": lambda x, weights: _chain(
             x, weights[::-1]
         ),
     },
@@ -201,7 +205,7 @@ def _forward(
     hidden: Callable[[np.ndarray], np.ndarray] = sigmoid,
     last: Callable[[np.ndarray], np.ndarray] = sigmoid,
 ) -> np.ndarray:
-    """The forward pass with the factor `bias` before the biases and other activations."""
+    """Forward pass with the factor `bias` before the biases and other activations."""
     a = x
     for depth, (w, b) in enumerate(zip(weights, biases, strict=True), start=1):
         z = a @ (w if transposed else w.T) + bias * b
@@ -227,7 +231,7 @@ def _networks() -> Iterator[tuple[np.ndarray, list[np.ndarray], list[np.ndarray]
 
 def _last_layer_only(result: Any, x: np.ndarray, *_: Any) -> Any:
     if isinstance(result, list | tuple) and len(result) != len(x):
-        raise Wrong("return the last layer's activations only, one array")
+        raise Wrong("Return the last layer's activations only, as one array")
     return result
 
 
@@ -237,17 +241,17 @@ forward = Exercise(
     solution=_forward,
     what="the output",
     mistakes={
-        "The biases are missing.": partial(_forward, bias=0),
-        "The bias is added, not subtracted: bias = −threshold.": partial(_forward, bias=-1),
-        "The last layer has no σ in yours: every layer has one.": partial(_forward, last=_linear),
-        "Only the last layer has a σ in yours: every layer has one.": partial(
-            _forward, hidden=_linear
-        ),
-        "There is no σ in yours: without it all layers together are one linear map.": partial(
+        "The biases are missing": partial(_forward, bias=0),
+        "The bias is added, not subtracted: bias = −threshold": partial(_forward, bias=-1),
+        "Your last layer has no σ: every layer needs one": partial(_forward, last=_linear),
+        "Only your last layer has a σ: every layer needs one": partial(_forward, hidden=_linear),
+        "There is no σ: without it, all layers together are one linear map": partial(
             _forward, hidden=_linear, last=_linear
         ),
-        "These are hard steps: take the sigmoid.": partial(_forward, hidden=_step, last=_step),
-        "w[j, k] connects input k to output j: use x @ w.T.": partial(_forward, transposed=True),
+        "These are hard steps: use the sigmoid": partial(_forward, hidden=_step, last=_step),
+        "w is transposed: w[j, k] connects input k with output j": partial(
+            _forward, transposed=True
+        ),
     },
     parse=_last_layer_only,
     praise="a forward pass through any number of layers",

@@ -27,7 +27,7 @@ def _layer(n: int, m: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _both_signs(n: int, m: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As `_layer`, and each neuron of each example has contributions of both signs."""
+    """Layer as in `_layer`, with contributions of both signs to each neuron of each example."""
     while True:
         x, w, b, R = _layer(n, m)
         c = x[:, None] * w
@@ -61,7 +61,7 @@ epsilon_layer = Exercise(
         "The bias belongs to the denominator z": (
             lambda x, w, b, R, epsilon: _epsilon_layer(x, w, torch.zeros_like(b), R, epsilon)
         ),
-        "ε has the sign of z: where z is negative, z + ε would come closer to 0": (
+        "ε must have the sign of z: where z is negative, z + ε is closer to 0 than z": (
             lambda x, w, b, R, epsilon: x * ((R / (x @ w.T + b + epsilon)) @ w)
         ),
         "ε is missing: this is LRP-0": lambda x, w, b, R, epsilon: _epsilon_layer(x, w, b, R, 0),
@@ -75,7 +75,7 @@ epsilon_layer = Exercise(
             lambda *inputs: inputs[0] + _epsilon_without_x(*inputs)
         ),
         # This product exists only for a square w.
-        "w is the wrong way round: forward x @ w.T, back s @ w": (
+        "w is transposed: x @ w.T is the forward pass, and the backward pass needs w itself": (
             lambda x, w, b, R, epsilon: x * ((R / _stable(x @ w.T + b, epsilon)) @ w.T)
         ),
     },
@@ -94,7 +94,7 @@ bias_takes = Exercise(
     solution=_bias_takes,
     what="the relevance of the biases",
     mistakes={
-        "This is what the inputs get: the biases get the rest": (
+        "This is the relevance of the inputs: the biases get the rest": (
             lambda x, w, b, R: R.sum(dim=1) - _bias_takes(x, w, b, R)
         ),
         "Sum over the neurons j: one number for each example": (
@@ -103,9 +103,7 @@ bias_takes = Exercise(
         "The denominator is the whole z, with the bias in it": (
             lambda x, w, b, R: (b / (x @ w.T) * R).sum(dim=1)
         ),
-        "Bias j gets the fraction b_j / z_j of R_j, not R_j b_j": (
-            lambda x, w, b, R: (b * R).sum(dim=1)
-        ),
+        "Each bias gets a fraction of R_j: divide by z_j": (lambda x, w, b, R: (b * R).sum(dim=1)),
         "The relevance of a bias keeps its sign: do not take absolute values": (
             lambda x, w, b, R: (b / (x @ w.T + b) * R).abs().sum(dim=1)
         ),
@@ -126,7 +124,7 @@ bias_takes = Exercise(
 
 
 def _divided(R: Tensor, z: Tensor, *pairs: tuple[Tensor, Tensor]) -> Tensor:
-    """``Σ_pairs v Σ_j u_j R_j / z_j`` for pairs (v, u) of inputs and weights."""
+    """Relevance ``Σ_pairs v Σ_j u_j R_j / z_j`` for pairs (v, u) of inputs and weights."""
     return torch.stack([v * ((R / z) @ u) for v, u in pairs]).sum(dim=0)
 
 
@@ -139,7 +137,7 @@ Pairs = list[tuple[Tensor, Tensor]]
 
 
 def _split(x: Tensor, w: Tensor) -> tuple[Pairs, Pairs]:
-    """The pairs (x, w) with a positive product, and those with a negative product."""
+    """Pairs (x, w) with a positive product, and those with a negative product."""
     (x_up, x_down), (w_up, w_down) = ((v.clamp(min=0), v.clamp(max=0)) for v in (x, w))
     return [(x_up, w_up), (x_down, w_down)], [(x_up, w_down), (x_down, w_up)]
 
@@ -186,7 +184,7 @@ alpha_beta_layer = Exercise(
     solution=_alpha_beta_layer,
     what="the relevance",
     mistakes={
-        "Split the input's sign as well: negative x times negative w speaks for the neuron": (
+        "Split the inputs by sign as well: negative x times negative w speaks for the neuron": (
             partial(_alpha_beta_layer, split=_split_weights)
         ),
         "Subtract the two parts: α - β = 1": (
@@ -199,7 +197,7 @@ alpha_beta_layer = Exercise(
             lambda x, w, R, alpha, beta: _alpha_beta_layer(x, w, R, 1, 1)
         ),
         "Divide each part by the sum of its own sign, not by z": _alpha_beta_over_z,
-        "Only the positive part is there: subtract β times the negative part": (
+        "This is only the positive part: subtract β times the negative part": (
             lambda x, w, R, alpha, beta: _alpha_beta_layer(x, w, R, alpha, 0)
         ),
         "You split the inputs by their sign: split the weights, too": partial(
@@ -218,7 +216,7 @@ alpha_beta_layer = Exercise(
 
 
 def _z_box_pairs(x: Tensor, w: Tensor, low: float, high: float, sign: int = -1) -> Pairs:
-    """``x · w - low · w⁺ - high · w⁻`` as pairs of inputs and weights."""
+    """Terms of ``x · w - low · w⁺ - high · w⁻`` as pairs of inputs and weights."""
     lows, highs = torch.full_like(x, low), torch.full_like(x, high)
     return [(x, w), (lows, sign * w.clamp(min=0)), (highs, sign * w.clamp(max=0))]
 
@@ -262,8 +260,8 @@ z_box_layer = Exercise(
         "Subtract the terms with the bounds; do not add them": (
             lambda x, w, R, low, high: _distributed(R, *_z_box_pairs(x, w, low, high, sign=1))
         ),
-        "high · w⁻ is missing": lambda x, w, R, low, high: _z_box_layer(x, w, R, low, 0),
-        "low · w⁺ is missing": lambda x, w, R, low, high: _z_box_layer(x, w, R, 0, high),
+        "The term high · w⁻ is missing": lambda x, w, R, low, high: _z_box_layer(x, w, R, low, 0),
+        "The term low · w⁺ is missing": lambda x, w, R, low, high: _z_box_layer(x, w, R, 0, high),
         "The bounds belong to the denominator as well": _bounds_in_the_numerator_alone,
         "The bounds belong to the numerator as well": _bounds_in_the_denominator_alone,
     },

@@ -19,7 +19,7 @@ Gradient = Callable[[Tensor], Tensor]
 
 
 def _net(seed: int, classes: int = 3) -> nn.Module:
-    """A small smooth network; its gradients change from point to point."""
+    """Small smooth network whose gradients change from point to point."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         layers = [nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Conv2d(4, 4, 3), nn.Tanh(), nn.Flatten()]
@@ -60,7 +60,7 @@ saliency = Exercise(
         "max(dim=…) gives values and indices: return the values, or use amax": (
             lambda g: g.abs().max(dim=1, keepdim=True)
         ),
-        "The maximum goes over the channels, axis 1": lambda g: g.abs().amax(dim=0, keepdim=True),
+        "Take the maximum over the channels, axis 1": lambda g: g.abs().amax(dim=0, keepdim=True),
     },
     praise="One value for each pixel: its strongest channel, regardless of the sign.",
 )
@@ -90,7 +90,7 @@ nth_best = Exercise(
 
 
 class _Seeded(Exercise):
-    """An exercise in which the same seed must give the same map."""
+    """Exercise in which the same seed must give the same map."""
 
     def __call__(self, function: Callable[..., Any]) -> None:
         # This trial comes in addition to the others and must not use up their random numbers.
@@ -118,7 +118,7 @@ def _noisy(
     sigma: Callable[[Tensor, float], Any] = lambda x, level: level * (x.max() - x.min()),
     draw: Callable[..., Tensor] = torch.randn,
 ) -> Tensor:
-    """The n noisy copies of SmoothGrad, n×3×H×W."""
+    """N noisy copies of SmoothGrad, n×3×H×W."""
     generator = torch.Generator().manual_seed(seed)
     noise = [draw(x.shape, generator=generator) for _ in range(n)]
     return x + sigma(x, level) * torch.cat(noise)
@@ -165,7 +165,7 @@ smooth = _Seeded(
         "This is the gradient of the mean copy: average the gradients, not the images": (
             lambda g, x, *noise: g(_noisy(x, *noise).mean(dim=0, keepdim=True))
         ),
-        "This is the plain gradient: do you add the noise?": lambda g, x, *noise: g(x),
+        "This is the plain gradient: the noise is missing": lambda g, x, *noise: g(x),
         "The noise is normal (torch.randn), not uniform (torch.rand)": partial(
             _smooth, draw=torch.rand
         ),
@@ -220,14 +220,14 @@ integral = Exercise(
         "These are the right ends: take the midpoints, α = (k + ½) / steps": partial(
             _integral, alphas=lambda steps: (torch.arange(steps) + 1) / steps
         ),
-        "linspace(0, 1, steps) holds both ends: take the midpoints, α = (k + ½) / steps": partial(
+        "linspace(0, 1, steps) has both ends: take the midpoints, α = (k + ½) / steps": partial(
             _integral, alphas=lambda steps: torch.linspace(0, 1, steps)
         ),
         "This is the mean gradient: multiply it by x - x'": partial(
             _integral, factor=lambda x, baseline: 1
         ),
         "Multiply by x - x', not by x": partial(_integral, factor=lambda x, baseline: x),
-        "The sign is the other way round: multiply by x - x'": partial(
+        "The sign is reversed: multiply by x - x'": partial(
             _integral, factor=lambda x, baseline: baseline - x
         ),
         "This is the sum over the steps: divide by their number": (
@@ -238,7 +238,7 @@ integral = Exercise(
                 g, x, torch.zeros_like(x), steps, factor=lambda x, black: x - baseline
             )
         ),
-        "This takes one gradient, at x: average over the line": (
+        "This takes one gradient, at x: average the gradients on the line": (
             lambda g, x, baseline, steps: (x - baseline) * g(x)
         ),
     },

@@ -22,13 +22,15 @@ weight = Exercise(
     solution=lambda size, n: float(shapley.weights(n)[size]),
     what=lambda size, n: f"the weight for size {size} and {n} players",
     mistakes={
-        "There are n! orders in all, but more than one has these players in front: they may be in "
-        "any order among themselves, and so may those behind": lambda size, n: 1 / factorial(n),
+        "More than one of the n! orders has these players in front: they may be in any order among "
+        "themselves, and so may the players behind": lambda size, n: 1 / factorial(n),
         "There are n - size - 1 others behind the player: the player is not one of them": (
             lambda size, n: factorial(size) * factorial(n - size) / factorial(n)
         ),
-        "This is for all coalitions of that size together: take one of them": lambda size, n: 1 / n,
-        "This is one divided by the number of coalitions of that size: count orders": (
+        "This is for all coalitions of this size together: take only one of them": lambda size, n: (
+            1 / n
+        ),
+        "This is one divided by the number of coalitions of this size: count orders instead": (
             lambda size, n: 1 / comb(n - 1, size)
         ),
         "This is the number of such orders: divide by all n!": (
@@ -45,7 +47,7 @@ Game = Callable[[Tensor], Tensor]
 
 
 def _game(table: Tensor, n: int) -> Game:
-    """The game whose coalitions have the values of a table with 2ⁿ numbers."""
+    """Game whose coalitions have the values of a table with 2ⁿ numbers."""
 
     def value(teams: Tensor) -> Tensor:
         if teams.ndim != 2 or teams.shape[1] != n or teams.dtype != torch.bool:
@@ -69,7 +71,7 @@ def _games() -> Iterator[tuple[Game, Tensor]]:
 
 
 def _teams(order: Tensor) -> Tensor:
-    """The coalitions after 0, 1, … n arrivals, (n + 1)×n."""
+    """Coalitions after 0, 1, … n arrivals, (n + 1)×n."""
     return order.argsort() < torch.arange(len(order) + 1)[:, None]
 
 
@@ -99,8 +101,8 @@ along = Exercise(
         "The numbers are in order of arrival: result[i] belongs to player i": (
             lambda value, order: value(_teams(order)).diff()
         ),
-        "This is the value of each player alone: the earlier players are there already": _alone,
-        "This is what the full team loses without each player: the later players are not there": (
+        "This is the value of each player alone: earlier players are already in the team": _alone,
+        "This is the loss of the full team without the player: later players are not in it yet": (
             _missing
         ),
         "Subtract the value before the player came": (
@@ -109,7 +111,7 @@ along = Exercise(
         "This is the reverse order: the first of `order` arrives first": (
             lambda value, order: _along(value, order.flip(0))
         ),
-        "This is the mean over all orders: take this one only": (
+        "This is the mean over all orders: use only the given order": (
             lambda value, order: shapley.exact(value, len(order))
         ),
     },
@@ -148,7 +150,7 @@ marginal = Exercise(
                 torch.where(team, x, background).mean(0, keepdim=True)
             )[0]
         ),
-        "This is the wrong way round: team is True for features that keep x's own number": (
+        "This is the wrong way round: team is True for the features that keep the value of x": (
             lambda predict, x, background, team: predict(torch.where(team, background, x)).mean()
         ),
         "A missing feature is not 0: it comes from the rows of the background": (
@@ -160,7 +162,7 @@ marginal = Exercise(
         "The features of the team must come from x": (
             lambda predict, x, background, team: predict(background).mean()
         ),
-        "One row of the background is not enough: take the mean over all": (
+        "One row of the background is not enough: take the mean over all rows": (
             lambda predict, x, background, team: predict(torch.where(team, x, background[:1]))[0]
         ),
     },

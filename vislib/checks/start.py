@@ -1,4 +1,4 @@
-"""The check of notebook 00."""
+"""Check for the exercise of notebook 00."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ MISTAKES = {
         lambda model, x, target, before: grad_cam(model, x, target, relu=False)
     ),
 }
-"""By the advice that a common mistake gets, the map that it gives."""
+"""Functions to the map that a common mistake gives, by the advice for the mistake."""
 
 
 def explains(result: Any, model: Classifier, x: Tensor, target: int, before: int) -> None:
-    """Check an attribution map of the learner: it should be Grad-CAM for another class.
+    """Check that an attribution map of the learner is Grad-CAM for another class.
 
     Args:
-        result: the learner's map.
-        model: the network with the names of its classes.
-        x: the image, 1×3×H×W.
-        target: the class that the map should explain.
-        before: the class that was explained before.
+        result: learner's map.
+        model: network with the names of its classes.
+        x: image, 1×3×H×W.
+        target: class that the map should explain.
+        before: class that was explained before.
 
     Raises:
-        Wrong: if the map is not Grad-CAM for `target`.
+        Wrong: the map is not Grad-CAM for `target`.
     """
     mistakes = {advice: mistaken(model, x, target, before) for advice, mistaken in MISTAKES.items()}
     same(result, grad_cam(model, x, target), what="The map", mistakes=mistakes)

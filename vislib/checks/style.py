@@ -39,10 +39,10 @@ gram = Exercise(
         "This is the covariance: do not subtract the means": (
             lambda F: _gram(F - F.mean(dim=(1, 2), keepdim=True))
         ),
-        "These are correlations: do not divide by the sizes": (
+        "These are correlations: do not divide by the norms of the channels": (
             lambda F: torch.corrcoef(F.flatten(1))
         ),
-        "This is the diagonal alone: each channel with each other one too": (
+        "This is only the diagonal: compare each channel with all other channels too": (
             lambda F: _gram(F).diagonal()
         ),
         "The axes are in the wrong order: use flatten(1), not reshape of the transposed maps": (
@@ -74,7 +74,9 @@ style_loss = Exercise(
         "The factor 4 is missing in the denominator": (
             lambda F, S: _style_loss(F, S, divisor=lambda C, M: C**2 * M**2)
         ),
-        "C and M are squared": lambda F, S: _style_loss(F, S, divisor=lambda C, M: 4 * C * M),
+        "C and M are squared in the denominator": lambda F, S: _style_loss(
+            F, S, divisor=lambda C, M: 4 * C * M
+        ),
         "M, the number of positions, is missing": (
             lambda F, S: _style_loss(F, S, divisor=lambda C, M: 4 * C**2)
         ),
@@ -100,7 +102,7 @@ content_loss = Exercise(
         "This is a mean: take the sum": lambda F, P: (F - P).square().mean(),
         "This is half of a mean: take the sum": lambda F, P: (F - P).square().mean() / 2,
         "Square the differences": lambda F, P: (F - P).abs().sum() / 2,
-        "This is the root: do not take it": lambda F, P: (F - P).norm() / 2,
+        "This is the root of the sum: do not take the root": lambda F, P: (F - P).norm() / 2,
     },
     praise="It compares position by position.",
     tolerance=1e-4,

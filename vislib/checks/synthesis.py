@@ -24,7 +24,7 @@ def _climb(
     factor: float = 1,
     clip: bool = True,
 ) -> Tensor:
-    """Gradient ascent with momentum; the options are what a learner may do instead."""
+    """Gradient ascent with momentum; the options reproduce mistakes of learners."""
     v = torch.zeros_like(x)
     for _ in range(steps):
         x = x.detach().requires_grad_()
@@ -35,7 +35,7 @@ def _climb(
 
 
 def _image_to_climb() -> list[tuple[Any, ...]]:
-    """One trial, in which a pixel that has left the range has enough steps to come back."""
+    """One trial, in which a pixel that has left the range has enough steps to return."""
     generator = torch.Generator().manual_seed(int(np.random.default_rng().integers(2**31)))
     w = torch.randn(1, 3, 5, 4, generator=generator)
     # Pixels as large as these leave the range, and the curvature changes the gradient in each step.
@@ -53,13 +53,13 @@ climb = Exercise(
     solution=_climb,
     what=lambda score, x, steps, lr, momentum: f"the image after {steps} steps",
     mistakes={
-        "The score falls: this is descent, add the gradient": (
+        "The score falls, because this is descent: add the gradient": (
             lambda *inputs: _climb(*inputs, factor=-1)
         ),
         "Each step uses the gradient alone: v = momentum · v + gradient": (
             lambda score, x, steps, lr, momentum: _climb(score, x, steps, lr, 0)
         ),
-        "v is never made smaller: multiply the old v by momentum": (
+        "The old v keeps its full size: multiply it by momentum": (
             lambda score, x, steps, lr, momentum: _climb(score, x, steps, lr, 1)
         ),
         "Add the whole new gradient to v, without the factor 1 − momentum": (
@@ -67,13 +67,13 @@ climb = Exercise(
                 score, x, steps, lr, momentum, factor=1 - momentum
             )
         ),
-        "Use the momentum that is given, not always 0.9": (
+        "Use the argument momentum, not always 0.9": (
             lambda score, x, steps, lr, momentum: _climb(score, x, steps, lr, 0.9)
         ),
-        "Use the lr that is given, not always 0.05": (
+        "Use the argument lr, not always 0.05": (
             lambda score, x, steps, lr, momentum: _climb(score, x, steps, 0.05, momentum)
         ),
-        "Use the lr and the momentum that are given, not the numbers of the text": (
+        "Use the arguments lr and momentum, not the numbers of the text": (
             lambda score, x, steps, lr, momentum: _climb(score, x, steps, 0.05, 0.9)
         ),
         "Pixels leave [0, 1]: clip after each step": lambda *inputs: _climb(*inputs, clip=False),
@@ -100,10 +100,10 @@ total_variation = Exercise(
     solution=lambda x: x.diff(dim=1).abs().sum() + x.diff(dim=2).abs().sum(),
     what="the total variation",
     mistakes={
-        "Only neighbours below are compared: those to the right count too": (
+        "You compare only with the neighbours below: those to the right count too": (
             lambda x: x.diff(dim=1).abs().sum()
         ),
-        "Only neighbours to the right are compared: those below count too": (
+        "You compare only with the neighbours to the right: those below count too": (
             lambda x: x.diff(dim=2).abs().sum()
         ),
         "Take absolute values, or increases and decreases cancel": (
@@ -192,17 +192,17 @@ posterior = Exercise(
                 reader, writer, z, target, weight / len(mean), mean
             )
         ),
-        "This has the logit: use log_softmax": (
+        "You use the logit: use log_softmax": (
             lambda reader, writer, z, target, weight, mean: (
                 _logits(reader, writer, z, target) - weight * _distance(z, mean)
             )
         ),
-        "This has the probability: use its logarithm": (
+        "You use the probability: take its logarithm": (
             lambda reader, writer, z, target, weight, mean: (
                 _log_p(reader, writer, z, target).exp() - weight * _distance(z, mean)
             )
         ),
-        "Softmax goes over the classes: dim=1": (
+        "The softmax should run over the classes: dim=1": (
             lambda reader, writer, z, target, weight, mean: (
                 _log_p(reader, writer, z, target, dim=0) - weight * _distance(z, mean)
             )
@@ -210,10 +210,10 @@ posterior = Exercise(
         "This is the classifier's part alone: subtract λ‖z − z̄‖²": (
             lambda reader, writer, z, target, weight, mean: _log_p(reader, writer, z, target)
         ),
-        "Each of the N codes has its own number: do not sum over the batch": (
+        "Return one number for each of the N codes: do not sum over the batch": (
             lambda *inputs: _posterior(*inputs).sum()
         ),
-        "Each of the N codes has its own number: do not average over the batch": (
+        "Return one number for each of the N codes: do not average over the batch": (
             lambda *inputs: _posterior(*inputs).mean()
         ),
     },
@@ -228,16 +228,17 @@ def agreement(value: Any, logits: Tensor, targets: list[int]) -> None:
     """Check the fraction of images that another network gives to their target class.
 
     Args:
-        value: the learner's number.
-        logits: of the other network, N×K.
-        targets: the class of each image, N.
+        value: learner's number.
+        logits: logits of the other network, N×K.
+        targets: target class of each image, N.
     """
     hits = logits.argmax(dim=1) == torch.tensor(targets)
     p = logits.softmax(dim=1)[range(len(targets)), targets]
     mistakes = {
-        "This is a number of images: divide by how many there are": int(hits.sum()),
-        "This is the fraction that it gives to another class": 1 - hits.float().mean(),
-        "This is the mean probability: count how often the class is the most likely": p.mean(),
+        "This is a number of images: divide by the number of all images": int(hits.sum()),
+        "This is the fraction of images that the network gives to another class": 1
+        - hits.float().mean(),
+        "This is the mean probability: count how often the target class is predicted": p.mean(),
     }
     same(value, hits.float().mean(), what="the fraction", mistakes=mistakes, tolerance=1e-4)
     right("That is how often the other network agrees.")

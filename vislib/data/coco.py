@@ -1,17 +1,17 @@
 """Images and object masks in COCO's layout: reading, downloading, matching ImageNet classes.
 
 COCO (Lin et al. 2014, "Microsoft COCO: Common Objects in Context",
-https://arxiv.org/abs/1405.0312) segments every object of 80 categories, by polygons or, mostly for
-crowds, by a run-length encoding (RLE) of the mask. A data set has these files:
+https://arxiv.org/abs/1405.0312) has a segmentation of every object of 80 categories: polygons or,
+mostly for crowds, a run-length encoding (RLE) of the mask. A data set has these files:
 
     FOLDER/annotations/instances_SPLIT.json
     FOLDER/SPLIT/000000000009.jpg …
 
 Pocket COCO, which ships with the course, has the same layout.
 
-`Coco` checks the annotation file when it opens it: its JSON, its lists and their ids. A fault that
-belongs to one image (its file, its size, its segmentations) raises an `InputError` when that image
-is used, so that one bad image does not stop a long run at its start.
+When `Coco` opens the annotation file, it checks the JSON, the lists and their ids. A fault of one
+image (in its file, size or segmentations) raises an `InputError` only when this image is used, so
+that one bad image does not stop a long run at its start.
 """
 
 from __future__ import annotations
@@ -90,7 +90,13 @@ _ZIP_DAMAGE = (
 class Coco:
     """One split of a data set in COCO's layout.
 
-    Crowd annotations (``iscrowd: 1``) segment a group, not an object, and are ignored everywhere.
+    Annotations of crowds (``iscrowd: 1``) segment a group of objects and are ignored everywhere.
+
+    Attributes:
+        folder: folder of the data set.
+        split: name of the split.
+        file: path of the annotation file.
+        categories: category name → id, in the order of the ids.
 
     >>> from vislib.paths import DATA
     >>> coco = Coco(DATA / "pocket_coco", "gallery")
@@ -98,20 +104,15 @@ class Coco:
     True
     >>> coco.mask(1008, "zebra").shape == coco.size(1008)
     True
-
-    Attributes:
-        folder: the data set's folder.
-        split: the name of the split.
-        file: the path of the annotation file.
-        categories: category name → id, in the order of the ids.
     """
 
     def __init__(self, folder: str | Path, split: str) -> None:
         """Open ``FOLDER/annotations/instances_SPLIT.json``.
 
         Args:
-            folder: the data set's folder; ``~`` is the home folder.
-            split: such as ``val2017``, or ``val`` and ``gallery`` of Pocket COCO.
+            folder: folder of the data set; ``~`` is the home folder.
+            split: name of the split: ``val2017``, for example, or ``val`` and ``gallery`` of Pocket
+                COCO.
 
         Raises:
             InputError: the folder or the annotation file is missing, or the file is not valid
@@ -135,9 +136,9 @@ class Coco:
 
         Args:
             category: one of `categories`.
-            present_only: whether to leave out images without a file on disk. After `fetch`, the
-                annotation file still lists all of COCO, and the first N present images of a
-                fetched category are its first N images, even if others were fetched as well.
+            present_only: whether to leave out images without a file on disk, because the annotation
+                file still lists all of COCO after `fetch`. The first N present images of a fetched
+                category are its first N images, even if other categories were fetched as well.
 
         Raises:
             InputError: the category is unknown.
@@ -184,12 +185,12 @@ class Coco:
         return self.folder.joinpath(self.split, *parts.parts)
 
     def image(self, image_id: int, encoded: bytes | None = None) -> Image.Image:
-        """Load an image as 8-bit RGB in its stored pixel grid, which the masks refer to.
+        """Load an image as 8-bit RGB in its stored pixel grid, to which the masks refer.
 
         Args:
-            image_id: an id of the annotation file.
-            encoded: the content of the image's file, where `image_bytes` has read it already;
-                by default the file is read here.
+            image_id: id of the image in the annotation file.
+            encoded: content of the image's file if `image_bytes` has read it already; by default
+                this method reads the file.
 
         Returns:
             The image in mode ``RGB``, of the size in the annotation file.
@@ -345,26 +346,26 @@ def fetch(
 
     The function downloads COCO's annotations (one zip of 241 MB for both splits, kept in
     ``FOLDER/annotations``; delete it when you need no other split) and, for each category, the
-    first `per_category` images by id that show it, or all if there are fewer. The annotation
-    file is not shortened: it still lists all of COCO.
+    first `per_category` images by id that show the category, or all if there are fewer. The
+    annotation file is not shortened and still lists all of COCO.
 
     Every file is checked, and gets its name only when it is complete. After an interruption, the
-    same call continues: complete files are not downloaded again, a partial file is continued if
-    the server supports it.
+    same call continues: complete files are not downloaded again, and a partial file is resumed if
+    the server supports this.
 
     Args:
-        folder: the folder of the data set; it is created if it is missing.
+        folder: folder of the data set; it is created if it is missing.
         split: one of `SPLITS`.
         categories: some of `NAMES`.
         per_category: images per category, at least 1.
-        base_url: the host to download from.
+        base_url: host to download from.
 
     Returns:
         The opened data set.
 
     Raises:
         InputError: the split or a category is unknown; the host does not answer; some images could
-            not be downloaded or were damaged (raised at the end, when all others are in place).
+            not be downloaded or were damaged (raised at the end, when all others are on disk).
     """
     import requests
 
@@ -463,11 +464,8 @@ def imagenet_targets(path: str | Path | None = None) -> dict[str, tuple[int, ...
 
     Categories without a matching class, such as person or giraffe, are left out.
 
-    >>> imagenet_targets()["airplane"]  # airliner and warplane
-    (404, 895)
-
     Args:
-        path: a JSON file of the form ``{"airplane": [404, 895], …}``, in which keys that start
+        path: JSON file of the form ``{"airplane": [404, 895], …}``, in which keys that start
             with ``_`` are comments; by default the table that ships with the course.
 
     Returns:
@@ -475,6 +473,9 @@ def imagenet_targets(path: str | Path | None = None) -> dict[str, tuple[int, ...
 
     Raises:
         InputError: the file is missing or does not have this form.
+
+    >>> imagenet_targets()["airplane"]  # airliner and warplane
+    (404, 895)
     """
     file = at_home(path) if path else Path(__file__).with_name("imagenet_classes.json")
     if not file.is_file():
@@ -495,7 +496,7 @@ def imagenet_targets(path: str | Path | None = None) -> dict[str, tuple[int, ...
                 )
         targets[name] = tuple(classes)
     if not targets:
-        raise InputError(f"{file} names no category; it needs at least one")
+        raise InputError(f"{file} contains no category; at least one is needed")
     return targets
 
 
@@ -503,7 +504,7 @@ def imagenet_targets(path: str | Path | None = None) -> dict[str, tuple[int, ...
 
 
 def _annotation_file(folder: Path, split: str) -> Path:
-    """The path of the annotation file, or an `InputError` that shows the expected layout."""
+    """Path of the annotation file, or an `InputError` that shows the expected layout."""
     file = folder / "annotations" / f"instances_{split}.json"
     if file.is_file():
         return file
@@ -523,7 +524,7 @@ def _read_json(file: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # Invalid JSON or UTF-8, or nesting too deep.
         raise InputError(f"{file} is damaged or cut short ({error}); get it again") from error
     if not isinstance(data, dict):
-        raise InputError(f"{file} must hold a JSON object, but holds a {type(data).__name__}")
+        raise InputError(f"{file} must contain a JSON object, got a {type(data).__name__}")
     return data
 
 
@@ -574,15 +575,15 @@ def _is_id(value: Any) -> bool:
 
 
 def _is_text(name: str) -> bool:
-    """Whether a text can be encoded; JSON may contain single surrogates, which cannot."""
+    """Whether a text can be encoded as UTF-8; single surrogates, which JSON allows, cannot."""
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _check_segmentation(segmentation: Any, height: int, width: int, where: str) -> None:
     """Raise unless pycocotools will draw the segmentation correctly.
 
-    pycocotools does not validate: it takes two points for a box, and a run-length code of the
-    wrong length gives random pixels or ends the process.
+    pycocotools does not check its input: it draws two points as a box, and a run-length code of
+    the wrong length gives random pixels or ends the process.
     """
     if not segmentation or not isinstance(segmentation, list | dict):
         raise InputError(f"{where} has no segmentation; only objects with a mask can be used")
@@ -628,10 +629,10 @@ def _check_polygon(polygon: Any, height: int, width: int, where: str) -> None:
 def _decode_runs(code: str) -> list[int] | None:
     """Decode COCO's compressed run lengths; None if the code is malformed.
 
-    Each number is a sequence of characters from "0" on. A character holds 5 bits of the number,
-    the lowest bits first, and a sixth bit that says whether another character follows. Negative
-    numbers are in two's complement. From the fourth on, a number is the difference from the last
-    but one.
+    Each number is a sequence of characters, counted from "0". A character contains 5 bits of the
+    number, the lowest bits first, and a sixth bit that is 1 if another character follows. Negative
+    numbers are in two's complement. From the fourth number on, the code contains the difference
+    from the number two positions before.
     """
     runs: list[int] = []
     number = shift = 0

@@ -1,4 +1,4 @@
-"""Downloads over an unreliable network: retried, resumed, checked, and never left half finished."""
+"""Downloads over an unreliable network, which are retried, resumed and checked."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TIMEOUT = (10, 30)
 
 
 class Unreachable(InputError):
-    """The host does not answer, so the caller should not ask it for the next file."""
+    """Error for a host that does not answer, so that no further files are requested from it."""
 
 
 def download(
@@ -33,19 +33,19 @@ def download(
     """Download a file, which gets its name only when it is complete and checked.
 
     The bytes received so far are kept in ``path.part``. The next try, or the next call, requests
-    only the missing ones.
+    only the missing bytes.
 
     Args:
-        session: it keeps the connection open between files.
-        address: of the file to download.
-        path: where to write the file; its folder is created if it is missing.
-        check: called with the complete ``path.part``; it raises `InputError` if the content is
-            wrong, and the file is then deleted.
+        session: HTTP session, which keeps the connection open between files.
+        address: address of the file.
+        path: path of the new file, whose folder is created if it is missing.
+        check: function that is called with the complete ``path.part``. If the content is wrong it
+            raises `InputError`, and the file is deleted.
         show_progress: whether to show a progress bar.
 
     Raises:
         Unreachable: the host did not answer, or reported a server error, `TRIES` times in a row.
-        InputError: the server refused the request (such as 404), or `check` raised it.
+        InputError: the server refused the request (such as 404), or `check` raised an error.
     """
     import requests
 

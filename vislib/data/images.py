@@ -1,4 +1,4 @@
-"""Images in and out: any file or web address becomes a tensor in [0, 1], and back.
+"""Reading, converting and resizing images: a file or web address becomes a tensor in [0, 1].
 
 Every image in the course is RGB, 3×H×W, float32, in [0, 1]. The normalisation that an ImageNet
 network expects is the first layer of each loaded model, so this module does not normalise.
@@ -20,7 +20,7 @@ from vislib.errors import InputError
 from vislib.paths import at_home
 
 MAX_PIXELS = 50_000_000
-"""Larger images are refused before they are decoded (their gradients would not fit anyway)."""
+"""Larger images are refused before they are decoded: their gradients would not fit into memory."""
 
 USER_AGENT = "vislib/0.1 (a course on convolutional networks)"
 """Some image hosts refuse the default name of a Python client."""
@@ -38,7 +38,7 @@ def load_image(source: str | Path, *, upright: bool = True) -> Tensor:
     """Load an image as a float32 tensor, 3×H×W, in [0, 1].
 
     Args:
-        source: a path, or an address that starts with ``http://`` or ``https://``.
+        source: path, or address that starts with ``http://`` or ``https://``.
         upright: whether to turn the image as its EXIF orientation says, as in `load_pil`.
 
     Returns:
@@ -54,10 +54,10 @@ def load_pil(source: str | Path, *, upright: bool = True) -> Image.Image:
     """Load an image as 8-bit RGB.
 
     Grey and palette images become RGB, 16-bit grey is scaled to 8 bits, CMYK is converted,
-    transparency is composited on white, and of an animation the first frame is taken.
+    transparency is composited on white, and an animation is reduced to its first frame.
 
     Args:
-        source: a path, or an address that starts with ``http://`` or ``https://``.
+        source: path, or address that starts with ``http://`` or ``https://``.
         upright: whether to turn the image as its EXIF orientation says. False keeps the stored
             pixel grid, to which COCO's annotations refer.
 
@@ -88,14 +88,9 @@ def read_encoded(path: Path) -> bytes:
 def decode(encoded: bytes, name: str | Path, *, upright: bool = True) -> Image.Image:
     """Decode the content of an image file to 8-bit RGB, as `load_pil` does.
 
-    >>> buffer = io.BytesIO()
-    >>> Image.new("RGB", (5, 4), "red").save(buffer, "PNG")
-    >>> decode(buffer.getvalue(), "red.png").getpixel((0, 0))
-    (255, 0, 0)
-
     Args:
-        encoded: the bytes of a PNG, JPEG, WebP, GIF, TIFF or BMP file.
-        name: of the file, for error messages.
+        encoded: bytes of a PNG, JPEG, WebP, GIF, TIFF or BMP file.
+        name: name of the file in error messages.
         upright: as in `load_pil`.
 
     Returns:
@@ -104,6 +99,11 @@ def decode(encoded: bytes, name: str | Path, *, upright: bool = True) -> Image.I
     Raises:
         InputError: the bytes are cut short, damaged, not an image, or an image larger than
             `MAX_PIXELS`.
+
+    >>> buffer = io.BytesIO()
+    >>> Image.new("RGB", (5, 4), "red").save(buffer, "PNG")
+    >>> decode(buffer.getvalue(), "red.png").getpixel((0, 0))
+    (255, 0, 0)
     """
     return _decode(io.BytesIO(encoded), name, upright=upright)
 
@@ -141,9 +141,6 @@ def _decode(file: Path | io.BytesIO, source: str | Path, *, upright: bool) -> Im
 def to_tensor(image: Image.Image) -> Tensor:
     """Turn a PIL image of any mode into a float32 tensor, 3×H×W, in [0, 1].
 
-    >>> to_tensor(Image.new("L", (5, 4), 255)).shape
-    torch.Size([3, 4, 5])
-
     Args:
         image: 8-bit, palette or 16-bit grey; RGB, CMYK or with transparency.
 
@@ -152,17 +149,16 @@ def to_tensor(image: Image.Image) -> Tensor:
 
     Raises:
         InputError: the pixels are floating-point numbers, or integers of more than 16 bits.
+
+    >>> to_tensor(Image.new("L", (5, 4), 255)).shape
+    torch.Size([3, 4, 5])
     """
     pixels = np.array(_rgb(image, "the image"))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().float() / 255
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """Turn a tensor in [0, 1] into an 8-bit RGB image; the exact inverse of `to_tensor`.
-
-    >>> image = Image.new("RGB", (5, 4), (10, 20, 30))
-    >>> to_pil(to_tensor(image)) == image
-    True
+    """Turn a tensor in [0, 1] into an 8-bit RGB image: the exact inverse of `to_tensor`.
 
     Args:
         image: 3×H×W, or 1×H×W for a grey image, with values in [0, 1].
@@ -172,9 +168,15 @@ def to_pil(image: Tensor) -> Image.Image:
 
     Raises:
         InputError: `image` has another shape, or values outside [0, 1], or NaN.
+
+    >>> image = Image.new("RGB", (5, 4), (10, 20, 30))
+    >>> to_pil(to_tensor(image)) == image
+    True
     """
     if image.ndim != 3 or image.shape[0] not in (1, 3):
-        raise InputError(f"expected one image 3×H×W or 1×H×W, got shape {tuple(image.shape)}")
+        raise InputError(
+            f"image must have shape 3×H×W or 1×H×W, got {tuple(image.shape)}: pass one image"
+        )
     levels = (image.detach().cpu().double() * 255).round()
     if not bool(((levels >= 0) & (levels <= 255)).all()):  # This is also true for NaN.
         low, high = float(image.min()), float(image.max())
@@ -187,22 +189,22 @@ def to_pil(image: Tensor) -> Image.Image:
 
 
 def resize(image: ImageOrTensor, size: int | tuple[int, int]) -> ImageOrTensor:
-    """Resize an image with bilinear interpolation, antialiased where it shrinks.
-
-    >>> resize(torch.rand(3, 20, 30), 10).shape
-    torch.Size([3, 10, 15])
+    """Resize an image with bilinear interpolation, and antialiasing if it becomes smaller.
 
     Args:
-        image: a PIL image (resized by PIL, in 8 bits) or a tensor, …×H×W.
-        size: in pixels. A number is the new length of the shorter side, and the proportions are
-            kept, as in the ImageNet recipe. A pair is the new (height, width), which may change
-            the proportions.
+        image: PIL image (resized by PIL, in 8 bits) or tensor …×H×W.
+        size: size in pixels. A number is the new length of the shorter side; the proportions are
+            kept, as usual for ImageNet. A pair is the new (height, width), which may change the
+            proportions.
 
     Returns:
         The resized image, of the same type.
 
     Raises:
         InputError: `size` is below 1 pixel.
+
+    >>> resize(torch.rand(3, 20, 30), 10).shape
+    torch.Size([3, 10, 15])
     """
     from torchvision.transforms import functional as tvf
 
@@ -215,18 +217,18 @@ def resize(image: ImageOrTensor, size: int | tuple[int, int]) -> ImageOrTensor:
 def centre_crop(image: ImageOrTensor, size: int | tuple[int, int]) -> ImageOrTensor:
     """Cut the middle out of an image.
 
-    >>> centre_crop(torch.rand(3, 20, 30), 10).shape
-    torch.Size([3, 10, 10])
-
     Args:
-        image: a PIL image or a tensor, …×H×W.
-        size: the side of a square in pixels, or (height, width).
+        image: PIL image or tensor …×H×W.
+        size: side of a square in pixels, or (height, width).
 
     Returns:
         The crop, of the same type.
 
     Raises:
-        InputError: the image is smaller than the crop (nothing is padded).
+        InputError: the image is smaller than the crop. There is no padding.
+
+    >>> centre_crop(torch.rand(3, 20, 30), 10).shape
+    torch.Size([3, 10, 10])
     """
     from torchvision.transforms import functional as tvf
 
@@ -250,7 +252,7 @@ def _is_address(source: str | Path) -> bool:
 
 
 def _existing_file(path: Path) -> Path:
-    """The path of a file that exists and is not empty, else an `InputError`."""
+    """Path of an existing file that is not empty; anything else raises an `InputError`."""
     path = at_home(path)
     try:
         if path.is_dir():

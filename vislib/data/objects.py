@@ -2,8 +2,8 @@
 
 A *unit* of the benchmark is one image with one of its categories; `load_unit` returns its image
 and its mask. The mask is the union of the category's segmentations, dilated by a few pixels
-(`dilate`), because segmentations often miss the object's border, and attribution maps are strong
-there. `object_crops` cuts the objects out, for networks that expect one object in the middle.
+(`dilate`): segmentations often miss the border of the object, where attribution maps are strong.
+`object_crops` cuts the objects out, for networks that expect one object in the middle.
 """
 
 from __future__ import annotations
@@ -38,22 +38,15 @@ def load_unit(
 ) -> tuple[Tensor, np.ndarray]:
     """Load one image with the mask of one category's objects.
 
-    >>> from vislib.paths import DATA
-    >>> coco = Coco(DATA / "pocket_coco", "gallery")
-    >>> image, mask = load_unit(coco, 1008, "zebra", 128)
-    >>> image.shape, mask.shape, mask.dtype
-    (torch.Size([3, 128, 128]), (128, 128), dtype('bool'))
-
     Args:
-        coco: the data set.
-        image_id: an id of its annotation file.
-        category: the name of a category that the image shows.
-        size: a number squashes the image (bilinear) and the mask (nearest neighbour) to a square
-            of this side, in pixels, before the mask is dilated. ``"original"`` keeps the size.
-        growth: the mask's area after `dilate`, as a multiple of its area before; 1 leaves the mask
-            as it is.
-        encoded: the content of the image's file, where it has been read already
-            (`Coco.image_bytes`); by default the file is read here.
+        coco: data set.
+        image_id: id of the image in the annotation file.
+        category: name of a category that the image shows.
+        size: side in pixels of the square to which the image (bilinear) and the mask (nearest
+            neighbour) are resized before the mask is dilated. ``"original"`` keeps the size.
+        growth: factor by which `dilate` increases the area of the mask; 1 leaves the mask as it is.
+        encoded: content of the image's file if `Coco.image_bytes` has read it already; by default
+            this function reads the file.
 
     Returns:
         The image, 3×H×W in [0, 1], and the mask, boolean H×W, true on the objects.
@@ -62,6 +55,12 @@ def load_unit(
         InputError: the image or a segmentation is missing or damaged, the image does not show the
             category, it has more than 4 million pixels at its original size, or the mask is empty
             after resizing.
+
+    >>> from vislib.paths import DATA
+    >>> coco = Coco(DATA / "pocket_coco", "gallery")
+    >>> image, mask = load_unit(coco, 1008, "zebra", 128)
+    >>> image.shape, mask.shape, mask.dtype
+    (torch.Size([3, 128, 128]), (128, 128), dtype('bool'))
     """
     mask = coco.mask(image_id, category)
     image = coco.image(image_id, encoded)
@@ -83,30 +82,30 @@ def load_unit(
 
 
 def dilate(mask: np.ndarray, growth: float = 1.2) -> np.ndarray:
-    """Dilate a mask until its area has grown by a factor.
+    """Dilate a mask until its area has grown by a factor: boolean, H×W.
 
     Every pixel within a Euclidean distance r of the mask is added, where r is the smallest whole
-    number of pixels with (area after) ≥ `growth` · (area before). Pixels outside the image do not
-    count, so a mask that cannot grow enough becomes the whole image.
-
-    >>> mask = np.zeros((5, 5), dtype=bool)
-    >>> mask[2, 2] = True
-    >>> dilate(mask, growth=2).sum()  # the pixel and its four neighbours
-    np.int64(5)
+    number of pixels with (area after) ≥ `growth` · (area before). Only pixels of the image count,
+    so a mask that cannot grow enough becomes the whole image.
 
     Args:
         mask: H×W, non-zero on the object.
-        growth: the least factor by which the area grows; 1 or less returns the mask unchanged.
+        growth: least factor by which the area grows; 1 or less returns the mask unchanged.
 
     Returns:
         The dilated mask, boolean H×W.
 
     Raises:
         ValueError: the mask has no object pixels.
+
+    >>> mask = np.zeros((5, 5), dtype=bool)
+    >>> mask[2, 2] = True
+    >>> dilate(mask, growth=2).sum()  # the pixel and its four neighbours
+    np.int64(5)
     """
     from scipy.ndimage import distance_transform_edt
 
-    # pycocotools draws masks of bytes; for these, ~ would give 255 and 254, which are both true.
+    # pycocotools draws masks of bytes, for which ~ would give 255 and 254, both of them true.
     mask = mask.astype(bool)
     area = int(mask.sum())
     if area == 0:
@@ -126,8 +125,8 @@ class Crops(NamedTuple):
     Attributes:
         images: N×3×S×S in [0, 1].
         labels: N category numbers, positions in `names`.
-        scenes: the ids of the N images from which the crops were cut.
-        names: the categories.
+        scenes: ids of the N images from which the crops were cut.
+        names: categories.
     """
 
     images: Tensor
@@ -146,24 +145,16 @@ def object_crops(
 ) -> Crops:
     """Cut a square around a category's objects out of each image that shows the category.
 
-    The square's side is the longer side of the objects' bounding box plus `margin` of it at both
+    The side of the square is the longer side of the objects' bounding box plus a margin at both
     ends. The square is moved inside the image and is never larger than the image. An image with
-    several categories gives several crops, which may overlap: other objects can be visible in a
-    crop.
-
-    >>> from vislib.paths import DATA
-    >>> coco = Coco(DATA / "pocket_coco", "gallery")
-    >>> crops = object_crops(coco, 64, per_category=1, categories=["zebra", "dog"])
-    >>> crops.images.shape, crops.labels.tolist()
-    (torch.Size([2, 3, 64, 64]), [0, 1])
+    several categories gives several crops, which may overlap and may show other objects.
 
     Args:
-        coco: the data set; images without a file on disk are left out.
-        side: of the crops, in pixels.
-        per_category: how many images to take of each category, the first ones by id; by default
-            all.
-        categories: their names; by default all that the data set shows.
-        margin: as a fraction of the longer side of the objects' bounding box.
+        coco: data set; images without a file on disk are left out.
+        side: side of the crops, in pixels.
+        per_category: number of images of each category, the first ones by id; by default all.
+        categories: names of the categories; by default all that the data set shows.
+        margin: margin at each end, as a fraction of the longer side of the bounding box.
 
     Returns:
         The crops, grouped by category.
@@ -171,6 +162,12 @@ def object_crops(
     Raises:
         InputError: a category is unknown, or an image or a segmentation is damaged.
         ValueError: no image of the categories is on disk.
+
+    >>> from vislib.paths import DATA
+    >>> coco = Coco(DATA / "pocket_coco", "gallery")
+    >>> crops = object_crops(coco, 64, per_category=1, categories=["zebra", "dog"])
+    >>> crops.images.shape, crops.labels.tolist()
+    (torch.Size([2, 3, 64, 64]), [0, 1])
     """
     crops, labels, scenes = [], [], []
     names = tuple(categories or (name for name in coco.categories if coco.images_with(name)))
@@ -182,14 +179,14 @@ def object_crops(
             labels.append(label)
             scenes.append(image_id)
     if not crops:
-        raise ValueError(f"none of the categories {', '.join(names)} has an image on disk")
+        raise ValueError(f"no image of the categories {', '.join(names)} is on disk: choose others")
     return Crops(torch.stack(crops), torch.tensor(labels), torch.tensor(scenes), names)
 
 
 def _square_around(
     mask: np.ndarray, size: tuple[int, int], margin: float
 ) -> tuple[int, int, int, int]:
-    """A square around the mask and inside an image of (height, width), as PIL's crop box."""
+    """Square around the mask and inside an image of (height, width), as PIL's crop box."""
     rows, columns = np.nonzero(mask)
     spans = [(rows.min(), rows.max() + 1), (columns.min(), columns.max() + 1)]
     longest = max(end - start for start, end in spans)

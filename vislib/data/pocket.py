@@ -1,15 +1,15 @@
-"""Pocket COCO: small scenes in COCO's own format, generated from a seed, for work without network.
+"""Pocket COCO: small scenes in COCO's format, generated from a seed, for work without a network.
 
 Each scene is composed of a background and objects. The background is a crop of a photograph or
 texture that ships with scikit-image or scikit-learn. The objects are glyphs of Noto Color Emoji,
-which are warped, lit, given a shadow, and partly occluded. The mask of an object is exact: its
-alpha channel minus all that is drawn in front of it.
+which are warped, lit and partly occluded, and cast a shadow. The mask of an object is exact: its
+alpha channel without the pixels that other objects occlude.
 
     python -m vislib.data.pocket --out data/pocket_coco
 
 builds the shipped splits again, byte for byte. `training_scenes` generates any number of scenes to
-train the pocket networks on. None of them is in the shipped splits, whose seeds begin with another
-number.
+train the pocket networks. None of these scenes is in the shipped splits, whose seeds begin with
+another number.
 
 The format is that of COCO (Lin et al. 2014, "Microsoft COCO: Common Objects in Context"), with the
 ids and names of its 2017 categories.
@@ -37,13 +37,14 @@ GLYPHS = DATA / "pocket_coco" / "glyphs"
 
 @dataclass(frozen=True)
 class Category:
-    """A COCO category, with its glyphs and the changes that keep them recognisable.
+    """COCO category, with its glyphs and the changes that keep them recognisable.
 
     Attributes:
         id, name, supercategory: as in COCO.
-        designs: the glyphs, as Unicode code points in hexadecimal.
-        turn: the largest rotation, in degrees.
-        hue: the largest shift of hue, in degrees: an umbrella may have any colour, a banana not.
+        designs: glyphs, as Unicode code points in hexadecimal.
+        turn: largest rotation, in degrees.
+        hue: largest shift of hue, in degrees. It is large for an umbrella, which may have any
+            colour, and small for a banana.
         flip: whether a glyph may be mirrored.
     """
 
@@ -109,14 +110,14 @@ NAMES = tuple(category.name for category in CATEGORIES)
 
 @dataclass(frozen=True)
 class Background:
-    """A photograph that ships with an installed package.
+    """Photograph that ships with an installed package.
 
     Attributes:
-        name: of a function of `skimage.data`, or of a file of scikit-learn's sample images.
-        license: the id of its licence in the annotation file.
+        name: name of a function of `skimage.data`, or of a sample image of scikit-learn.
+        license: id of the licence in the annotation file.
         hue: for a grey photograph, the range of hues with which to tint it, in degrees.
-        box: the part to use, as fractions (left, top, right, bottom), without black borders and
-            faces.
+        box: part that is used, without black borders and faces, as fractions (left, top, right,
+            bottom).
     """
 
     name: str
@@ -155,12 +156,12 @@ BACKGROUNDS = (
 
 @dataclass
 class Object:
-    """An annotated object.
+    """Annotated object.
 
     Attributes:
-        category: its category.
-        mask: its visible pixels, boolean H×W.
-        crowd: whether it is a group of small objects, annotated as one.
+        category: category of the object.
+        mask: visible pixels of the object, boolean H×W.
+        crowd: whether the object is a group of small objects, annotated as one.
     """
 
     category: Category
@@ -170,12 +171,12 @@ class Object:
 
 @dataclass
 class Scene:
-    """A composed image.
+    """Composed image.
 
     Attributes:
         image: H×W×3, uint8.
-        objects: the annotated objects.
-        background: the photograph behind them.
+        objects: annotated objects.
+        background: photograph behind the objects.
     """
 
     image: np.ndarray
@@ -192,8 +193,8 @@ def extract_glyphs(font: str | Path, folder: str | Path = GLYPHS) -> None:
     This is only needed to change the choice of glyphs, because the PNG files ship with the course.
 
     Args:
-        font: the bitmap version of the font, `NotoColorEmoji.ttf`.
-        folder: gets one folder for each category.
+        font: bitmap version of the font, `NotoColorEmoji.ttf`.
+        folder: output folder, with one folder for each category.
 
     Raises:
         OSError: the font is missing, or is not a bitmap font of 109 pixels.
@@ -235,7 +236,7 @@ def _glyph(category: str, design: str) -> Image.Image:
 
 @cache
 def _photograph(background: Background) -> Image.Image:
-    """The usable part of a photograph, RGB."""
+    """Usable part of a photograph, RGB."""
     if background.name.endswith(".jpg"):
         from sklearn.datasets import load_sample_image
 
@@ -257,7 +258,7 @@ def _photograph(background: Background) -> Image.Image:
 
 
 def _texture(rng: Rng, background: Background, height: int, width: int) -> np.ndarray:
-    """A random crop of a photograph, scaled to height×width and coloured, values in [0, 1]."""
+    """Random crop of a photograph, scaled to height×width and coloured, with values in [0, 1]."""
     photograph = _photograph(background)
     fit = min(photograph.width / width, photograph.height / height)
     zoom = fit * rng.uniform(0.45, 1)
@@ -284,7 +285,7 @@ def _tint(grey: np.ndarray, hue: float, strength: float) -> np.ndarray:
 
 
 def _hue_matrix(degrees: float) -> np.ndarray:
-    """The 3×3 matrix that rotates colours about the grey axis: ``rgb @ matrix`` for rows of RGB."""
+    """3×3 matrix that rotates colours about the grey axis: ``rgb @ matrix`` for rows of RGB."""
     cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees)) / np.sqrt(3)
     third = (1 - cos) / 3
     matrix = [
@@ -300,13 +301,13 @@ def _hue_matrix(degrees: float) -> np.ndarray:
 
 @dataclass
 class _Canvas:
-    """The unfinished image of a scene.
+    """Unfinished image of a scene.
 
     Attributes:
         pixels: H×W×3.
-        light: the direction of the light, in radians.
-        objects: the annotated objects so far, with the masks of their visible pixels.
-        areas: the area of each object without occlusion, in pixels.
+        light: direction of the light, in radians.
+        objects: annotated objects so far, with the masks of their visible pixels.
+        areas: area of each object without occlusion, in pixels.
     """
 
     pixels: np.ndarray
@@ -319,7 +320,7 @@ class _Canvas:
         return self.pixels.shape[0], self.pixels.shape[1]
 
     def covers(self, patch: np.ndarray, x: int, y: int) -> np.ndarray:
-        """The mask of the canvas pixels that a patch at (x, y) would occlude."""
+        """Mask of the canvas pixels that a patch at (x, y) would occlude."""
         mask = np.zeros(self.shape, bool)
         rows, columns, part = self._overlap(patch, x, y)
         mask[rows, columns] = part[..., 3] > 0.5
@@ -335,7 +336,7 @@ class _Canvas:
         )
 
     def _overlap(self, patch: np.ndarray, x: int, y: int) -> tuple[slice, slice, np.ndarray]:
-        """The rows and columns of the canvas under a patch, and the part of the patch inside it."""
+        """Rows and columns of the canvas under a patch, and the part of the patch inside it."""
         (height, width), (top, left) = self.shape, (max(y, 0), max(x, 0))
         rows = slice(top, max(min(y + patch.shape[0], height), top))
         columns = slice(left, max(min(x + patch.shape[1], width), left))
@@ -369,34 +370,35 @@ def scene(
 ) -> Scene:
     """Compose a scene, which depends only on the state of `rng` and on the arguments.
 
+    Args:
+        rng: random generator.
+        height, width: size in pixels, at least 32.
+        categories: categories of which one object each is added if there is room.
+        crowd: category of which a group of small objects is added, annotated as one object.
+        scale: range of an object's longer side, as a fraction of the image's shorter side.
+        crowd_scale: `scale` for each member of a crowd.
+        visible: smallest fraction of an object that must be inside the image and not occluded.
+        clutter: mean number of objects of no category.
+        background: photograph; by default a random one.
+
+    Returns:
+        The scene, without the objects for which no position was found.
+
+    Raises:
+        ValueError: `height` or `width` is below 32.
+
     >>> rng = np.random.default_rng(0)
     >>> made = scene(rng, 64, 80, categories=CATEGORIES[:1])
     >>> made.image.shape, [thing.category.name for thing in made.objects]
     ((64, 80, 3), ['airplane'])
-
-    Args:
-        rng: the random generator.
-        height, width: in pixels, at least 32.
-        categories: one object of each is added if there is room.
-        crowd: a category of which a group of small objects is added, annotated as one object.
-        scale: the range of an object's longer side, as a fraction of the image's shorter side.
-        crowd_scale: the same for each member of a crowd.
-        visible: the smallest fraction of an object that must be inside the image and not occluded.
-        clutter: the mean number of objects of no category.
-        background: the photograph; by default a random one.
-
-    Returns:
-        The scene. An object for which no position was found is left out.
-
-    Raises:
-        ValueError: `height` or `width` is below 32.
     """
     if min(height, width) < 32:
         raise ValueError(f"a scene must have at least 32×32 pixels, got {height}×{width}")
     background = background or BACKGROUNDS[rng.integers(len(BACKGROUNDS))]
     canvas = _Canvas(
         pixels=_texture(rng, background, height, width).copy(),
-        light=rng.uniform(-np.pi, 0),  # from above, as outdoors and in most rooms
+        # The light comes from above, as outdoors and in most rooms.
+        light=rng.uniform(-np.pi, 0),
     )
     cast = [*categories, *[DISTRACTORS] * min(int(rng.poisson(clutter)), 4)]
     if crowd is not None:
@@ -437,7 +439,7 @@ def _draw_if_visible(
     category: Category | None,
     visible: float,
 ) -> bool:
-    """Draw a patch and return True, unless it or another object would be occluded too much."""
+    """Draw a patch and return True, unless too little of it or of another object is visible."""
     mask = canvas.covers(patch, x, y)
     area = float((patch[..., 3] > 0.5).sum())
     if mask.sum() < (visible if category else 0.2) * area:
@@ -500,7 +502,7 @@ def _add_card(rng: Rng, canvas: _Canvas, visible: float) -> None:
 
 
 def _patch(rng: Rng, category: Category, design: str, side: float, light: float) -> np.ndarray:
-    """A glyph, warped to a longer side of about `side` pixels and lit: h×w×4 in [0, 1]."""
+    """Glyph, warped to a longer side of about `side` pixels and lit: h×w×4 in [0, 1]."""
     glyph = _glyph(category.name, design)
     if category.flip and rng.random() < 0.5:
         glyph = glyph.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -539,7 +541,7 @@ def _warped(rng: Rng, glyph: Image.Image, side: float, turn: float) -> np.ndarra
 
 
 def _homography(source: np.ndarray, target: np.ndarray) -> list[float]:
-    """The homography that maps four source points to four targets: eight numbers for Pillow."""
+    """Homography that maps four source points to four targets: eight numbers for Pillow."""
     equations = []
     for (x, y), (u, v) in zip(source, target, strict=True):
         equations.append([x, y, 1, 0, 0, 0, -u * x, -u * y])
@@ -574,19 +576,19 @@ def training_scenes(
 
     The i-th scene depends only on `seed` and i, so a larger `n` begins with the same scenes.
 
-    >>> images, labels = training_scenes(2, size=64)
-    >>> images.shape, labels.shape
-    ((2, 64, 64, 3), (2, 16))
-
     Args:
-        n: the number of scenes.
-        size: the side in pixels.
-        seed: of the stream; no seed gives the shipped scenes.
+        n: number of scenes.
+        size: side in pixels.
+        seed: seed of the stream. The shipped scenes are in none of these streams.
         progress: whether to show a progress bar.
 
     Returns:
-        Images, n×size×size×3, uint8, and labels, n×16, uint8: 1 where the image shows the category,
-        in the order of `CATEGORIES`.
+        The images, n×size×size×3, uint8, and the labels, n×16, uint8: 1 if the image shows the
+        category, in the order of `CATEGORIES`.
+
+    >>> images, labels = training_scenes(2, size=64)
+    >>> images.shape, labels.shape
+    ((2, 64, 64, 3), (2, 16))
     """
     from tqdm.auto import trange
 
@@ -601,7 +603,7 @@ def training_scenes(
 
 
 def _training_scene(rng: Rng, size: int) -> Scene:
-    """A scene with one to three objects, which may be larger the fewer they are."""
+    """Scene with one to three objects, which may be larger if they are fewer."""
     while True:
         count = rng.choice([1, 2, 3], p=[0.6, 0.3, 0.1])
         chosen = [CATEGORIES[i] for i in rng.choice(len(CATEGORIES), count + 1, replace=False)]
@@ -621,7 +623,7 @@ def _training_scene(rng: Rng, size: int) -> Scene:
 
 
 def _shipped_scene(rng: Rng, count: dict[str, int]) -> Scene:
-    """A scene for the benchmark, with the categories that are rarest so far."""
+    """Scene for the benchmark, with the categories that have been rarest so far."""
     short = int(rng.integers(240, 481))
     long = round(short * rng.choice([1, 4 / 3, 4 / 3, 3 / 2, 3 / 2, 16 / 9]))
     height, width = (short, long) if rng.random() < 0.75 else (long, short)
@@ -640,7 +642,7 @@ def _shipped_scene(rng: Rng, count: dict[str, int]) -> Scene:
 
 
 def _gallery_scene(rng: Rng) -> Scene:
-    """A scene for the notebooks: two or three large objects with little occlusion."""
+    """Scene for the notebooks: two or three large objects with little occlusion."""
     short = int(rng.integers(360, 481))
     chosen = rng.choice(len(CATEGORIES), rng.integers(2, 4), replace=False)
     return scene(
@@ -658,22 +660,22 @@ def _gallery_scene(rng: Rng) -> Scene:
 
 
 def polygons(mask: np.ndarray) -> list[list[float]]:
-    """The segmentation of a mask as COCO's polygons.
+    """Segmentation of a mask as COCO's polygons.
 
-    COCO takes the union of an object's polygons, so it cannot represent a hole. A mask with a hole
-    is therefore cut in two through the hole. The polygons are simplified as long as their mask,
-    drawn by pycocotools, has an intersection over union of at least 0.98 with `mask`.
-
-    >>> mask = np.zeros((8, 9), dtype=bool)
-    >>> mask[2:6, 3:7] = True
-    >>> [len(polygon) // 2 for polygon in polygons(mask)]  # corners
-    [8]
+    COCO draws the union of an object's polygons, which cannot represent a hole. A mask with a hole
+    is therefore cut in two through the hole. The polygons are simplified if their mask, drawn by
+    pycocotools, still has an intersection over union of at least 0.98 with `mask`.
 
     Args:
         mask: H×W, true on the object.
 
     Returns:
         Polygons ``[x, y, x, y, ...]``, in pixels.
+
+    >>> mask = np.zeros((8, 9), dtype=bool)
+    >>> mask[2:6, 3:7] = True
+    >>> [len(polygon) // 2 for polygon in polygons(mask)]  # corners
+    [8]
     """
     from skimage.measure import approximate_polygon
 
@@ -688,7 +690,7 @@ def polygons(mask: np.ndarray) -> list[list[float]]:
 
 
 def _pieces(mask: np.ndarray) -> Iterable[np.ndarray]:
-    """The connected pieces of a mask; a piece with a hole is cut until it has none."""
+    """Connected pieces of a mask; pieces with holes are cut until they have none."""
     from scipy.ndimage import binary_fill_holes, label
 
     labels, count = label(mask)
@@ -710,7 +712,7 @@ def _pieces(mask: np.ndarray) -> Iterable[np.ndarray]:
 
 
 def _contour(piece: np.ndarray) -> np.ndarray:
-    """The closed contour of one piece, as points (x, y); pixel i extends from i to i + 1."""
+    """Closed contour of one piece, as points (x, y); pixel i extends from i to i + 1."""
     from skimage.measure import find_contours
 
     contours = find_contours(np.pad(piece, 1).astype(float), 0.5)
@@ -730,17 +732,17 @@ def _iou(shapes: list[list[float]], mask: np.ndarray) -> float:
 
 
 def run_lengths(mask: np.ndarray) -> dict[str, Any]:
-    """A mask as COCO's uncompressed run-length encoding (RLE).
-
-    >>> run_lengths(np.array([[False, True, False], [False, True, False]]))
-    {'size': [2, 3], 'counts': [2, 2, 2]}
+    """Mask as COCO's uncompressed run-length encoding (RLE).
 
     Args:
         mask: H×W, true on the object.
 
     Returns:
         The size, [H, W], and the lengths of the runs of equal pixels, column after column. The
-        first run is one of false pixels, and may have length 0.
+        first run has false pixels, and its length may be 0.
+
+    >>> run_lengths(np.array([[False, True, False], [False, True, False]]))
+    {'size': [2, 3], 'counts': [2, 2, 2]}
     """
     column = np.concatenate([[0], mask.ravel(order="F"), [0]]).astype(np.int8)
     edges = np.flatnonzero(np.diff(column))
@@ -816,19 +818,20 @@ def _val_scenes(images: int) -> Iterable[Scene]:
         yield made
 
 
-# Chosen by eye among the first hundred seeds.
+# These seeds were chosen by eye from the first hundred.
 GALLERY_SEEDS = (8, 11, 19, 24, 30, 36, 39, 42, 46, 48, 51, 55)
 
 
 def build(folder: str | Path, images: int = 260, gallery: Sequence[int] = GALLERY_SEEDS) -> None:
     """Write the shipped splits, `val` and `gallery`, in COCO's layout.
 
-    The same arguments give the same bytes, with the same versions of the libraries.
+    Equal arguments and equal versions of the libraries give equal bytes.
 
     Args:
-        folder: gets ``annotations/instances_SPLIT.json``, ``SPLIT/000000000001.jpg`` and so on.
-        images: the number of scenes in `val`; a larger number begins with the same scenes.
-        gallery: the seeds of the scenes in `gallery`.
+        folder: output folder for ``annotations/instances_SPLIT.json`` and the images
+            ``SPLIT/000000000001.jpg`` and so on.
+        images: number of scenes in `val`. A larger number begins with the same scenes.
+        gallery: seeds of the scenes in `gallery`.
     """
     folder = Path(folder)
     _write_split(folder, "val", _val_scenes(images), first=1)
@@ -840,8 +843,12 @@ def main() -> None:
     """Run the command line of ``python -m vislib.data.pocket``."""
     parser = argparse.ArgumentParser(description="Build Pocket COCO.")
     parser.add_argument("--out", type=Path, default=DATA / "pocket_coco")
-    parser.add_argument("--images", type=int, default=260, help="scenes in the val split")
-    parser.add_argument("--font", type=Path, help="extract the glyphs again from this font file")
+    parser.add_argument(
+        "--images", type=int, default=260, help="number of scenes in val (default: 260)"
+    )
+    parser.add_argument(
+        "--font", type=Path, help="font file from which the glyphs are extracted again"
+    )
     arguments = parser.parse_args()
     if arguments.font:
         extract_glyphs(arguments.font)

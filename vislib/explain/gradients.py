@@ -4,7 +4,7 @@ Each method needs one forward and one backward pass. At every ReLU ``f = max(z, 
 pass receives a signal ``R`` at the output and computes the signal ``R_in`` at the input:
 
     gradient           R_in = (f > 0) · R               Simonyan et al. 2014
-    deconvnet          R_in = (R > 0) · R               Zeiler & Fergus 2013
+    deconvnet          R_in = (R > 0) · R               Zeiler & Fergus 2014
     guided backprop    R_in = (f > 0) · (R > 0) · R     Springenberg et al. 2015
 
 Three more maps are functions of the gradient ``g = ∂y_c/∂x`` of the class score:
@@ -32,7 +32,7 @@ They return a raw, signed attribution map on the device and in the dtype of `x`.
 References:
     Simonyan, Vedaldi & Zisserman 2014, "Deep Inside Convolutional Networks: Visualising Image
     Classification Models and Saliency Maps".
-    Zeiler & Fergus 2013, "Visualizing and Understanding Convolutional Networks".
+    Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks".
     Springenberg, Dosovitskiy, Brox & Riedmiller 2015, "Striving for Simplicity: The All
     Convolutional Net".
     Montavon, Samek & Müller 2018, "Methods for Interpreting and Understanding Deep Neural
@@ -108,7 +108,7 @@ def saliency(model: nn.Module, x: Tensor, target: Target) -> Tensor:
 def deconvnet(model: nn.Module, x: Tensor, target: Target) -> Tensor:
     """Deconvnet: backward pass with ``R_in = (R > 0) · R`` at every ReLU, N×C×H×W, signed.
 
-    Zeiler & Fergus 2013. The rule does not use the gates ``f > 0`` of the forward pass. Max pooling
+    Zeiler & Fergus 2014. The rule does not use the gates ``f > 0`` of the forward pass. Max pooling
     passes the signal to the position of the maximum (the "switches") and convolutions use their
     transposed filters, as in every backward pass. Other activations have the same rule as ReLU.
 

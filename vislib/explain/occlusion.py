@@ -13,7 +13,7 @@ many pixels. A covered image may be unlike all training images, so the result de
 the square and on the baseline.
 
 References:
-    Zeiler & Fergus 2013, "Visualizing and Understanding Convolutional Networks".
+    Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks".
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def slide(
 ) -> Slide:
     """Run the network on images with a covered square, for each position of the square.
 
-    Zeiler & Fergus 2013. Only the part of each feature map that the square can change is computed
+    Zeiler & Fergus 2014. Only the part of each feature map that the square can change is computed
     again (`vislib.explain._crops`). The squares of the last row and column reach the border and may
     be cut off there.
 

@@ -74,9 +74,8 @@ def root_point(
 ) -> Tensor:
     """Root points x̃ near the images, N×C×H×W, with ``|f(x̃)| ≤ tolerance · |f(x)|``.
 
-    Newton's method starts at the image. As soon as two points with scores of opposite sign are
-    known, bisection finds a root between them. The root point is near the image, but it is not
-    necessarily the nearest one, and it need not look like an image.
+    Newton's method starts at the image. Once two points with scores of opposite sign are known,
+    bisection finds a root between them, which need not be the nearest or look like an image.
 
     Args:
         model, x, target: as in `vislib.explain.gradients`.
@@ -85,8 +84,7 @@ def root_point(
         box: smallest and largest value of a pixel in Newton's method (default: no limits).
 
     Raises:
-        NoRootPointError: no root point was found within `steps` steps; the message names the
-            images.
+        NoRootPointError: no root point was found; the message names the images.
         ValueError: `steps` is less than 1, or as in `vislib.explain.gradients`.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(27, 5))

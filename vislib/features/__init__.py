@@ -1,17 +1,17 @@
 """Features that a network has learnt: functions of a layer, without a target class.
 
-A **unit** is one channel of a layer. At each position of its feature map it depends on another part
-of the image. Four ways to find out which pattern it detects:
+A **unit** is one channel of a layer. There are four ways to find out which pattern a unit detects:
 
-    filters     its weights as an image, for the first layer only (`filter_images`)
-    activity    how often and how strongly it fires, and whether it is dead (`activity`)
-    patches     the parts of many images that excite it most (`top_patches`)
-    views       the pixels that excite it, by a backward pass from it (`unit_view`)
+    filters     the weights of the unit as an image, for the first layer only (`filter_images`)
+    activity    how often and how strongly the unit fires, and whether it is dead (`activity`)
+    patches     the parts of many images that excite the unit most (`top_patches`)
+    views       the pixels that excite the unit, by a backward pass from it (`unit_view`)
 
-The part of the image that it depends on is its receptive field (`receptive_field`).
+Each position of the unit's feature map depends on a different part of the image, its receptive
+field (`receptive_field`).
 
-Two modules treat whole layers: `vislib.features.deconvnet` sends feature maps back to the pixels,
-and `vislib.features.neighbours` compares the feature vectors of images.
+Two more modules: `vislib.features.deconvnet` sends feature maps back to the pixels, and
+`vislib.features.neighbours` compares the feature vectors of images.
 """
 
 from __future__ import annotations

@@ -1,29 +1,31 @@
 """The deconvnet of Zeiler and Fergus, built from modules: unpool, rectify, filter.
 
 Which pattern of the image makes a unit of an inner layer fire? The deconvnet sets all activations
-of the layer to zero except that one, and sends it through the inverse operations down to the
-pixels:
+of the layer to zero except one, and sends this activation through approximate inverses of all
+operations back to the pixels:
 
     forward         backward
     max pooling     unpooling: each value goes back to the position of its window's maximum (the
                     "switch"), which the forward pass has recorded; all other positions are zero
-    ReLU            rectify: R ← max(R, 0), on the signal; the forward ReLU's gates are not used
+    ReLU            rectify the signal: R ← max(R, 0); the gates of the forward ReLU are not used
     convolution     the transposed filters, with the same weights and without bias
 
-`vislib.explain.gradients.deconvnet_rule` computes the same with autograd's backward pass, for any
-network. The two agree and differ as follows:
+`vislib.explain.gradients.deconvnet_rule` computes the same map by the backward pass of autograd,
+for any network. The two methods compare as follows:
 
-* **Pools without overlap** (VGG): equal up to rounding.
+* **Pools without overlap** (VGG): the results are equal up to rounding.
 * **Overlapping pools** (AlexNet): two windows may have the same maximum. The derivative of max
-  pooling adds up what both send to it; unpooling keeps one value, here the largest (see `unpool`).
-  With ``overlap="sum"`` the two are equal again.
-* **The start**: the deconvnet starts with the activation itself, a gradient with 1. A deconvnet is
-  positively homogeneous, so the two results differ by this one factor.
+  pooling adds up the signals of both windows; unpooling keeps one of them, here the largest (see
+  `unpool`). With ``overlap="sum"`` the results are equal again.
+* **The start**: the deconvnet starts with the value of the activation, a gradient starts with 1. A
+  deconvnet is positively homogeneous, so the two results differ by this factor.
 * **Normalisation** is linear up to a constant, so the signal is divided by the standard deviation.
   The result therefore refers to the image in [0, 1].
 
-Zeiler, Taylor & Fergus 2011, "Adaptive Deconvolutional Networks for Mid and High Level Feature
-Learning"; Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks".
+References:
+    Zeiler, Taylor & Fergus 2011, "Adaptive Deconvolutional Networks for Mid and High Level Feature
+    Learning".
+    Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks".
 """
 
 from __future__ import annotations
@@ -44,12 +46,12 @@ _KNOWN = (nn.Conv2d, nn.ReLU, nn.MaxPool2d, nn.BatchNorm2d, Normalize, *_IDENTIT
 
 
 class Step(NamedTuple):
-    """One module of the forward pass, with what the backward pass through it needs.
+    """One module of the forward pass, with the data that the backward pass needs.
 
     Attributes:
         name: dotted name of the module.
-        module: the module itself.
-        size: (height, width) of its input.
+        module: the module.
+        size: (height, width) of the input.
         switches: for max pooling, the position of each maximum in the input map as
             ``row · width + column``, N×C×h×w; None for other modules.
     """
@@ -70,31 +72,31 @@ def reconstruct(
     overlap: str = "largest",
     switches: str = "recorded",
 ) -> Tensor:
-    """The pattern that makes one unit fire, by the deconvnet: N×C×H×W, signed.
+    """Pattern that makes one unit fire, by the deconvnet: N×C×H×W, signed.
 
     After the ordinary forward pass, all activations of the layer are set to zero except one, which
     `project` sends back to the pixels. The reconstruction of a unit with activation 0 is zero.
+
+    Args:
+        model: network in which the path from the image to the layer is a chain, see `chain`.
+        x: images, N×C×H×W, in the range that the model expects ([0, 1] for `vislib.nets`).
+        layer: dotted name of a layer with feature maps N×K×h×w, or the module itself.
+        unit: channel, 0 to K − 1.
+        position: (row, column) in the feature map; by default the position of the channel's largest
+            value in each image.
+        overlap: "largest", "last" or "sum", see `unpool`.
+        switches: "recorded" by the forward pass; or the fixed "corner" or "centre" of each pooling
+            window, which shows the result of a deconvnet without switches.
+
+    Raises:
+        ValueError: the path to the layer is not a chain, the layer, unit or position does not
+            exist, or an option has an unknown value.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 2, 3))
     >>> x = torch.rand(1, 3, 12, 12)
     >>> reconstruction = reconstruct(model, x, "3", unit=1, position=(0, 0))
     >>> reconstruction.shape, bool(reconstruction[..., 8:, :].any())
     (torch.Size([1, 3, 12, 12]), False)
-
-    Args:
-        model: a network in which the path from the image to the layer is a chain, see `chain`.
-        x: images N×C×H×W, in the value range of the model ([0, 1] for models of `vislib.nets`).
-        layer: dotted name of a layer with feature maps N×K×h×w, or the module itself.
-        unit: the channel, 0 to K − 1.
-        position: (row, column) in the feature map. By default the position of the largest value of
-            the channel, in each image.
-        overlap: "largest", "last" or "sum", see `unpool`.
-        switches: "recorded" by the forward pass, or "corner" or "centre" of each pooling window,
-            which shows what a deconvnet without switches would do.
-
-    Raises:
-        ValueError: the path to the layer is not a chain, the layer, unit or position does not
-            exist, or an option has an unknown value.
     """
     maps, steps = forward(model, x, layer)
     return project(only_unit(maps, unit, position), steps, overlap=overlap, switches=switches)
@@ -133,19 +135,19 @@ def forward(model: nn.Module, x: Tensor, layer: Layer) -> tuple[Tensor, list[Ste
 
 
 def only_unit(maps: Tensor, unit: int, position: tuple[int, int] | None = None) -> Tensor:
-    """Feature maps N×K×h×w with all values set to zero except one, that of `unit` at `position`.
-
-    >>> only_unit(torch.tensor([[[[1.0, 5.0]], [[2.0, 3.0]]]]), unit=0).tolist()
-    [[[[0.0, 5.0]], [[0.0, 0.0]]]]
+    """Feature maps N×K×h×w with all values set to zero except that of `unit` at `position`.
 
     Args:
         maps: N×K×h×w.
-        unit: the channel.
-        position: (row, column). By default the position of the channel's largest value in each
+        unit: channel.
+        position: (row, column); by default the position of the channel's largest value in each
             image (the first one on ties).
 
     Raises:
         ValueError: the unit or the position does not exist.
+
+    >>> only_unit(torch.tensor([[[[1.0, 5.0]], [[2.0, 3.0]]]]), unit=0).tolist()
+    [[[[0.0, 5.0]], [[0.0, 0.0]]]]
     """
     channels, height, width = maps.shape[1:]
     if not 0 <= unit < channels:
@@ -202,26 +204,26 @@ def unpool(
 ) -> Tensor:
     """Put each value at the position that its switch names, with zeros elsewhere: N×C×H×W.
 
-    If windows overlap, several values may go to the same position. The paper does not say what
-    happens then.
+    If windows overlap, several values may go to the same position. The paper does not treat this
+    case.
+
+    Args:
+        signal: N×C×h×w.
+        switches: indices ``row · width + column`` into the larger map, N×C×h×w.
+        size: (height, width) of the larger map.
+        overlap: "largest" keeps the largest of the values. "last" keeps the last value in reading
+            order, which may be a zero, as `torch.nn.functional.max_unpool2d` does on a CPU. (On a
+            GPU the choice of PyTorch is arbitrary, but not the choice of this function.) "sum" adds
+            up the values, as the derivative of max pooling does.
+
+    Raises:
+        ValueError: `overlap` has another value.
 
     >>> signal, switches = torch.tensor([[[[5.0, 2.0]]]]), torch.tensor([[[[1, 1]]]])
     >>> unpool(signal, switches, (1, 3)).tolist()
     [[[[0.0, 5.0, 0.0]]]]
     >>> unpool(signal, switches, (1, 3), overlap="sum").tolist()
     [[[[0.0, 7.0, 0.0]]]]
-
-    Args:
-        signal: N×C×h×w.
-        switches: indices ``row · width + column`` into the larger map, N×C×h×w.
-        size: (height, width) of the larger map.
-        overlap: "largest" keeps the largest of the values. "last" keeps the last one in reading
-            order, as `torch.nn.functional.max_unpool2d` does on a CPU (on a GPU PyTorch's result is
-            arbitrary, this one is not); a zero may then overwrite the only value that is not zero.
-            "sum" adds them up, as the derivative of max pooling does.
-
-    Raises:
-        ValueError: `overlap` has another value.
     """
     n, channels = signal.shape[:2]
     values, index = signal.flatten(2), switches.flatten(2)
@@ -246,7 +248,7 @@ def transposed(signal: Tensor, conv: nn.Conv2d, size: tuple[int, int]) -> Tensor
     Args:
         signal: N×K×h×w, at the output of the convolution.
         conv: the convolution.
-        size: (height, width) of its input.
+        size: (height, width) of the input of the convolution.
 
     Returns:
         N×C×height×width, at the input of the convolution.
@@ -256,7 +258,7 @@ def transposed(signal: Tensor, conv: nn.Conv2d, size: tuple[int, int]) -> Tensor
     """
     if isinstance(conv.padding, str) or conv.padding_mode != "zeros":
         raise ValueError(
-            f"the deconvnet supports only convolutions with a number of zeros around the map, got "
+            "the deconvnet supports only convolutions with a number of zeros around the map, got "
             f"{conv} with padding {conv.padding!r} and padding_mode {conv.padding_mode!r}"
         )
     # With a stride, the windows may not reach the last rows and columns of the input.
@@ -284,12 +286,12 @@ def transposed(signal: Tensor, conv: nn.Conv2d, size: tuple[int, int]) -> Tensor
 
 
 def fixed_switches(step: Step, switches: str) -> Tensor:
-    """Switches that name the same position in every pooling window: N×C×h×w.
+    """Switches with the same position in every pooling window: N×C×h×w.
 
-    They show what a deconvnet without switches would do.
+    They show the result of a deconvnet without switches.
 
     Args:
-        step: a step of max pooling.
+        step: step of a max pooling.
         switches: "corner" (top left) or "centre" of the window.
 
     Raises:
@@ -315,11 +317,11 @@ def fixed_switches(step: Step, switches: str) -> Tensor:
 def shared_fraction(switches: Tensor) -> float:
     """Fraction of windows whose maximum is also the maximum of another window, from 0 to 1.
 
+    Args:
+        switches: N×C×h×w, as in `Step`. If the windows do not overlap, the fraction is 0.
+
     >>> shared_fraction(torch.tensor([[[[1, 1, 4, 7]]]]))
     0.5
-
-    Args:
-        switches: N×C×h×w, as in `Step`. Without overlap of the windows the fraction is 0.
     """
     index = switches.flatten(2)
     zeros = index.new_zeros(*index.shape[:2], int(index.max()) + 1)
@@ -328,27 +330,27 @@ def shared_fraction(switches: Tensor) -> float:
 
 
 def chain(model: nn.Module, x: Tensor, layer: Layer) -> list[tuple[str, nn.Module]]:
-    """The modules from the image to `layer`, where each takes the output of the one before it.
+    """Modules from the image to `layer`, where each takes the output of the one before it.
 
-    Found by following the layer's output back to the image. The deconvnet goes back through
-    convolutions, ReLUs, max pools, batch normalisations, `vislib.nets.Normalize` and Dropout:
+    The path is followed from the layer's output back to the image. The deconvnet can go back
+    through convolutions, ReLUs, max pools, batch normalisations, `nets.Normalize` and Dropout:
     AlexNet's and VGG's ``features`` are such chains.
-
-    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2))
-    >>> [name for name, _ in chain(model, torch.rand(1, 3, 8, 8), "2")]
-    ['0', '1', '2']
 
     Args:
         model: any network.
         x: N×C×H×W. The model runs once, on the first image.
-        layer: the last module of the chain.
+        layer: last module of the chain.
 
     Returns:
         Dotted names and modules, from the image to the layer.
 
     Raises:
         ValueError: the path contains a sum (ResNet), a concatenation (SqueezeNet), a function or a
-            module of another type. The message names the module where the chain ends.
+            module of another type. The message names the module at which the chain ends.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2))
+    >>> [name for name, _ in chain(model, torch.rand(1, 3, 8, 8), "2")]
+    ['0', '1', '2']
     """
     name, target = find_layer(model, layer)
     trace = module_calls(model, x)
@@ -359,7 +361,7 @@ def chain(model: nn.Module, x: Tensor, layer: Layer) -> list[tuple[str, nn.Modul
     ]
     last = max((i for i, link in enumerate(links) if link[1] is target), default=None)
     if last is None:
-        raise ValueError(f"the forward pass never gives a tensor at layer {name!r}")
+        raise ValueError(f"the forward pass never gives a tensor at layer {name!r}: choose another")
 
     path: list[tuple[str, nn.Module]] = []
     state, end = links[last][3], name
@@ -390,7 +392,7 @@ def chain(model: nn.Module, x: Tensor, layer: Layer) -> list[tuple[str, nn.Modul
 
 
 def _batch_norm_scale(norm: nn.BatchNorm2d) -> Tensor:
-    """The factor by which a batch normalisation in evaluation mode multiplies each channel."""
+    """Factor of each channel in a batch normalisation, in evaluation mode."""
     assert norm.running_var is not None
     scale = (norm.running_var + norm.eps).rsqrt()
     return scale if norm.weight is None else scale * norm.weight

@@ -1,4 +1,4 @@
-"""Similar images for a network: nearest neighbours of its features, and maps of them.
+"""Images that are similar to a network: nearest neighbours in feature space, and t-SNE maps.
 
 A network turns an image into a feature vector ``f``, the output of its last hidden layer. Two
 images are neighbours if their vectors are close (Krizhevsky, Sutskever & Hinton 2012, "ImageNet
@@ -8,16 +8,16 @@ Classification with Deep Convolutional Neural Networks", figure 4):
     cosine      1 − f_i·f_j / (‖f_i‖ ‖f_j‖)
 
 A map places the vectors in the plane so that neighbours remain neighbours. t-SNE (van der Maaten &
-Hinton 2008, "Visualizing Data using t-SNE") turns distances into similarities, in the feature space
-with a separate width σ_i for each image, in the plane with Student's t-distribution:
+Hinton 2008, "Visualizing Data using t-SNE") turns distances into similarities: in the feature space
+by Gaussians with a separate width σ_i for each image, in the plane by Student's t-distribution:
 
     p_j|i ∝ exp(−‖f_i − f_j‖² / 2σ_i²)        p_ij = (p_j|i + p_i|j) / 2N
     q_ij  ∝ 1 / (1 + ‖y_i − y_j‖²)
 
 and moves the points y until ``KL(P ‖ Q)`` is small. Each σ_i is chosen so that the perplexity
 ``2^H(p_·|i)``, the effective number of neighbours, has a given value. scikit-learn computes the map
-itself (`sklearn.manifold.TSNE`). This module has the parts of t-SNE, and ways to draw the images at
-their points or on a grid without gaps.
+(`sklearn.manifold.TSNE`). This module contains the parts of t-SNE, and functions that arrange the
+images at their points or on a grid without gaps.
 """
 
 from __future__ import annotations
@@ -44,18 +44,13 @@ def features_of(
 ) -> Tensor:
     """Feature vectors of images, N×D.
 
-    >>> model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-    ...                       nn.Linear(6, 4))
-    >>> features_of(model, torch.rand(5, 3, 8, 8)).shape
-    torch.Size([5, 6])
-
     Args:
-        model: the network. It is left as it was.
+        model: any network. Its state is restored afterwards.
         images: N×3×H×W.
-        layer: dotted name of the layer whose output is taken, or the module itself. By default the
-            features are the output of the last hidden layer, that is, the input of the layer that
-            computes the logits (`vislib.layers.classifier_head`).
-        batch: how many images are processed together.
+        layer: dotted name of the layer whose output is taken, or the module itself; by default the
+            last hidden layer, whose output is the input of the layer that computes the logits
+            (`vislib.layers.classifier_head`).
+        batch: number of images that are processed together.
 
     Returns:
         One row for each image. Feature maps N×D×h×w are averaged over their positions.
@@ -63,6 +58,11 @@ def features_of(
     Raises:
         ValueError: `images` is not a batch of finite images, `batch` is below 1, or the layer gives
             neither one vector nor feature maps for each image.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    ...                       nn.Linear(6, 4))
+    >>> features_of(model, torch.rand(5, 3, 8, 8)).shape
+    torch.Size([5, 6])
     """
     check_images(images)
     if batch < 1:
@@ -76,7 +76,9 @@ def features_of(
                 # A clone, because a network may overwrite its input.
                 model(part.clone())
             if name not in recorded:
-                raise ValueError(f"the forward pass never calls layer {name!r}")
+                raise ValueError(
+                    f"the forward pass never calls layer {name!r}: choose one that runs"
+                )
             values = recorded[name]
             if values.ndim not in (2, 4) or len(values) != len(part):
                 raise ValueError(
@@ -108,23 +110,23 @@ def _record_input(name: str, module: nn.Module) -> Iterator[dict[str, Tensor]]:
 def nearest_neighbours(
     features: Tensor, k: int, *, queries: Tensor | None = None, metric: str = "euclidean"
 ) -> Tensor:
-    """Indices of the `k` nearest rows of `features`, nearest first (the first rows on ties), M×k.
-
-    >>> nearest_neighbours(torch.tensor([[0.0], [1.0], [3.0]]), 1).tolist()
-    [[1], [0], [1]]
+    """Indices of the `k` nearest rows of `features`, nearest first, M×k.
 
     Args:
         features: N×D, one row for each image.
         k: number of neighbours, 1 to N (N − 1 without `queries`).
-        queries: M×D. By default the features themselves, M = N, and then no row is its own
-            neighbour.
-        metric: "euclidean", or "cosine", which ignores the vectors' lengths.
+        queries: M×D; by default the features themselves, so that M = N. In this case no row is its
+            own neighbour.
+        metric: "euclidean", or "cosine", which ignores the lengths of the vectors.
 
     Returns:
-        Indices, M×k, on the device of `features`.
+        Indices, M×k, on the device of `features`. On ties, rows with smaller indices come first.
 
     Raises:
-        ValueError: a shape, `k` or the metric is wrong, or values are NaN or infinite.
+        ValueError: a shape, `k` or the metric is not valid, or values are NaN or infinite.
+
+    >>> nearest_neighbours(torch.tensor([[0.0], [1.0], [3.0]]), 1).tolist()
+    [[1], [0], [1]]
     """
     if metric not in METRICS:
         raise ValueError(f"metric {metric!r} does not exist: {nearest(metric, METRICS)}")
@@ -155,12 +157,12 @@ def nearest_neighbours(
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:
-    """Euclidean distances. The faster ‖a‖² − 2a·b + ‖b‖² has larger rounding errors."""
+    """Euclidean distances, without the larger rounding errors of ‖a‖² − 2a·b + ‖b‖²."""
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _checked_rows(values: Tensor, name: str) -> Tensor:
-    """Vectors in float64 on the CPU (not every accelerator has float64), or ``ValueError``."""
+    """Vectors in float64 on the CPU, because not every accelerator has float64; else an error."""
     if not isinstance(values, Tensor) or values.ndim != 2 or not values.numel():
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise ValueError(f"{name} must be a tensor N×D, one row for each image, got {got}")
@@ -174,10 +176,6 @@ def precision_at(
 ) -> Tensor:
     """Fraction of each query's first `k` neighbours that have its category, M values in [0, 1].
 
-    >>> table = torch.tensor([[1, 2], [0, 2], [1, 0]])
-    >>> precision_at(2, table, labels=torch.tensor([7, 7, 8])).tolist()
-    [0.5, 0.5, 0.0]
-
     Args:
         k: number of neighbours that count.
         neighbours: M×K indices into `labels`, nearest first, with K ≥ k, as from
@@ -187,6 +185,10 @@ def precision_at(
 
     Raises:
         ValueError: there are fewer than k neighbours, or not as many labels as queries.
+
+    >>> table = torch.tensor([[1, 2], [0, 2], [1, 0]])
+    >>> precision_at(2, table, labels=torch.tensor([7, 7, 8])).tolist()
+    [0.5, 0.5, 0.0]
     """
     if neighbours.ndim != 2 or not 1 <= k <= neighbours.shape[1]:
         raise ValueError(
@@ -205,26 +207,26 @@ def precision_at(
 def similarities(features: Tensor, perplexity: float) -> Tensor:
     """t-SNE's similarities ``p_ij`` in the feature space, N×N, symmetric, with sum 1.
 
-    The width σ_i of each row is found by bisection of ``β_i = 1 / 2σ_i²``: the larger β, the fewer
+    The width σ_i of each row is found by bisection of ``β_i = 1 / 2σ_i²``: with a larger β, fewer
     neighbours count.
-
-    >>> p = similarities(torch.rand(10, 3), perplexity=3)
-    >>> p.shape, round(float(p.sum()), 6)
-    (torch.Size([10, 10]), 1.0)
 
     Args:
         features: N×D, one row for each image.
         perplexity: effective number of neighbours, at least 1 and less than N − 1.
 
     Raises:
-        ValueError: `features` or `perplexity` is wrong.
+        ValueError: `features` is not a finite tensor N×D, or `perplexity` is out of range.
+
+    >>> p = similarities(torch.rand(10, 3), perplexity=3)
+    >>> p.shape, round(float(p.sum()), 6)
+    (torch.Size([10, 10]), 1.0)
     """
     p = _conditional(_checked_rows(features, "features"), perplexity)
     return (p + p.T) / (2 * len(p))
 
 
 def _conditional(rows: Tensor, perplexity: float) -> Tensor:
-    """The similarities ``p_j|i`` of each row i, all with the given perplexity."""
+    """Similarities ``p_j|i`` of each row i, all with the given perplexity."""
     n = len(rows)
     if not 1 <= perplexity < n - 1:
         raise ValueError(
@@ -251,7 +253,7 @@ def divergence(p: Tensor, points: np.ndarray) -> float:
 
     Args:
         p: N×N, as from `similarities`.
-        points: the map, N×2.
+        points: points of the map, N×2.
 
     Returns:
         The loss in nats, at least 0.
@@ -269,26 +271,26 @@ def divergence(p: Tensor, points: np.ndarray) -> float:
 
 
 def repulsion(points: np.ndarray, i: int, theta: float = 0.5) -> tuple[np.ndarray, int]:
-    """The force with which t-SNE repels point `i` from all others, by the Barnes-Hut tree.
+    """Force with which t-SNE repels point `i` from all others, by the Barnes-Hut tree.
 
         F_i = Σ_j (y_i − y_j) / (1 + ‖y_i − y_j‖²)²
 
-    The plane is divided into four squares, each of them again, and so on. A square of width w whose
-    points have their centre c at a distance with ``w / ‖y_i − c‖ < θ`` counts as n points at c
-    (Barnes & Hut 1986, "A hierarchical O(N log N) force-calculation algorithm"; van der Maaten
-    2014, "Accelerating t-SNE using Tree-Based Algorithms").
+    The plane is divided into four squares, each of these into four smaller squares, and so on. If n
+    points are in a square of width w and their mean c satisfies ``w / ‖y_i − c‖ < θ``, the square
+    counts as n points at c (Barnes & Hut 1986, "A hierarchical O(N log N) force-calculation
+    algorithm"; van der Maaten 2014, "Accelerating t-SNE using Tree-Based Algorithms").
+
+    Args:
+        points: points of the map, N×2.
+        i: index of the point.
+        theta: accuracy θ; 0 gives the exact force. In scikit-learn this is `angle`, by default 0.5.
+
+    Returns:
+        The force, 2 values, and the number of terms in the sum.
 
     >>> force, terms = repulsion(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 3.0]]), 0, theta=0)
     >>> force.round(2).tolist(), terms
     ([-0.25, -0.03], 2)
-
-    Args:
-        points: the map, N×2.
-        i: index of the point.
-        theta: accuracy θ. 0 is exact; the default of scikit-learn is 0.5 (its `angle`).
-
-    Returns:
-        The force, 2 values, and the number of terms in the sum.
     """
     y = np.asarray(points, dtype=np.float64)
     corner = y.min(axis=0)
@@ -299,7 +301,7 @@ def repulsion(points: np.ndarray, i: int, theta: float = 0.5) -> tuple[np.ndarra
 def _repulsion_from(
     points: np.ndarray, y: np.ndarray, corner: np.ndarray, width: float, theta: float
 ) -> tuple[np.ndarray, int]:
-    """Force on `y` from the points in one square of the tree, and the number of its terms."""
+    """Force on `y` from the points in one square of the tree, and its number of terms."""
     difference = y - points.mean(axis=0)
     squared = difference @ difference
     one_position = len(points) == 1 or (points == points[0]).all()
@@ -357,16 +359,13 @@ def cell_centres(side: int) -> np.ndarray:
 
 
 def grid_by_nearest(points: np.ndarray, side: int) -> np.ndarray:
-    """For each cell of a grid, the index of the image whose point is nearest to its centre.
+    """Index of the image whose point is nearest to the centre of each cell of a grid, side×side.
 
-    All cells show an image. An image in a sparse part of the map may be shown several times, one in
-    a dense part never (Karpathy 2014, "t-SNE visualization of CNN codes").
-
-    >>> grid_by_nearest(np.array([[0.0, 0.0], [1.0, 1.0], [0.8, 0.0]]), 2).tolist()
-    [[0, 1], [0, 2]]
+    All cells show an image. An image in a sparse part of the map may be shown several times, and an
+    image in a dense part may not be shown (Karpathy 2014, "t-SNE visualization of CNN codes").
 
     Args:
-        points: the map, N×2; x grows to the right, y upwards.
+        points: points of the map, N×2; x grows to the right, y upwards.
         side: number of cells on each side.
 
     Returns:
@@ -374,23 +373,23 @@ def grid_by_nearest(points: np.ndarray, side: int) -> np.ndarray:
 
     Raises:
         ValueError: `points` is not a finite N×2 array, or `side` is below 1.
+
+    >>> grid_by_nearest(np.array([[0.0, 0.0], [1.0, 1.0], [0.8, 0.0]]), 2).tolist()
+    [[0, 1], [0, 2]]
     """
     positions = unit_square(points)
     return _squared(cell_centres(side), positions).argmin(axis=1).reshape(side, side)
 
 
 def grid_by_assignment(points: np.ndarray, side: int) -> np.ndarray:
-    """For each cell of a grid, the index of an image, so that no image is shown twice.
+    """Index of an image for each cell of a grid, so that no image is shown twice, side×side.
 
-    Of all such arrangements this one has the least sum of squared distances between cells and
-    points. An assignment solver finds it (Jonker & Volgenant 1987, "A shortest augmenting path
-    algorithm for dense and sparse linear assignment problems", in SciPy).
-
-    >>> grid_by_assignment(np.array([[0.0, 0.0], [1.0, 1.0], [0.9, 0.1]]), 2).tolist()
-    [[-1, 1], [0, 2]]
+    Among all such arrangements, the result has the smallest sum of squared distances between cells
+    and points. SciPy's assignment solver finds it (Jonker & Volgenant 1987, "A shortest augmenting
+    path algorithm for dense and sparse linear assignment problems").
 
     Args:
-        points: the map, N×2; x grows to the right, y upwards.
+        points: points of the map, N×2; x grows to the right, y upwards.
         side: number of cells on each side. If side² < N, some images are left out.
 
     Returns:
@@ -398,6 +397,9 @@ def grid_by_assignment(points: np.ndarray, side: int) -> np.ndarray:
 
     Raises:
         ValueError: `points` is not a finite N×2 array, or `side` is below 1.
+
+    >>> grid_by_assignment(np.array([[0.0, 0.0], [1.0, 1.0], [0.9, 0.1]]), 2).tolist()
+    [[-1, 1], [0, 2]]
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -414,15 +416,17 @@ def _squared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def scatter_images(images: Tensor, points: np.ndarray, *, side: int = 1000) -> Tensor:
-    """Small images at their points of a map, 3×side×side on white, later ones above earlier ones.
+    """Image with small images at their points of a map, 3×side×side, on white.
+
+    Later images cover earlier ones.
 
     Args:
-        images: N×3×h×w in [0, 1], drawn in this size.
-        points: the map, N×2; x grows to the right, y upwards.
+        images: N×3×h×w in [0, 1]. They are not resized.
+        points: points of the map, N×2; x grows to the right, y upwards.
         side: height and width of the result, in pixels.
 
     Raises:
-        ValueError: the images are larger than the result, or an argument is wrong.
+        ValueError: the images are larger than the result, or an argument is not valid.
     """
     height, width = check_images(images).shape[2:]
     if max(height, width) > side:

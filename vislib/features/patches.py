@@ -1,16 +1,18 @@
 """The patches that excite a unit most, found in one pass over any number of images.
 
-For a unit ``k`` and an image ``x``, the candidate is the position of the largest activation,
+For a unit with the feature map A and an image ``x``, the candidate is the position of the largest
+activation,
 
-    (row, column) = argmax A^k(x),    value = max A^k(x),
+    (row, column) = argmax A(x),    value = max A(x),
 
-and the images with the largest values are kept. There is **one patch for each image**: otherwise
-one image of a fence would fill the list of a fence detector. The patch is the unit's receptive
-field at that position, cut out to the pixel.
+and the images with the largest values are kept. Each image gives **one patch**; otherwise one image
+of a fence would fill the list of a fence detector. The patch is exactly the unit's receptive field
+at this position.
 
-Girshick, Donahue, Darrell & Malik 2014, "Rich feature hierarchies for accurate object detection and
-semantic segmentation" (figure 4); Zeiler & Fergus 2014, "Visualizing and Understanding
-Convolutional Networks".
+References:
+    Girshick, Donahue, Darrell & Malik 2014, "Rich feature hierarchies for accurate object detection
+    and semantic segmentation" (figure 4).
+    Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks".
 """
 
 from __future__ import annotations
@@ -30,16 +32,16 @@ from vislib.features.units import batches, to_device_of, unit_view
 
 @dataclass(frozen=True)
 class TopPatches:
-    """The k strongest patches of U units, strongest first. There are at most as many as images.
+    """Strongest patches of U units, k for each unit (or one per image, if there are fewer images).
 
     Attributes:
-        units: the channels, in the order of the rows below.
-        values: the activations, U×k.
-        images: the numbers of the images, in the order in which they were read, from 0, U×k.
+        units: channels, in the order of the rows of all other attributes.
+        values: activations, U×k, in descending order.
+        images: numbers of the images, from 0, in the order in which they were read, U×k.
         positions: (row, column) in the feature map, U×k×2.
-        boxes: receptive fields in the images as top, bottom, left, right, with exclusive ends,
-            U×k×4. They may extend beyond the border of the image.
-        field: the receptive field of the layer's units.
+        boxes: receptive fields in the images, U×k×4: top, bottom, left, right, with exclusive ends.
+            They may extend beyond the border of the image.
+        field: receptive field of the layer's units.
     """
 
     units: tuple[int, ...]
@@ -51,7 +53,7 @@ class TopPatches:
     _patches: list[list[Tensor]]
 
     def patch(self, unit: int, rank: int = 0) -> Tensor:
-        """The part of a patch that is inside the image, 3×h×w.
+        """Part of a patch that is inside the image, 3×h×w.
 
         Args:
             unit: one of `units`.
@@ -67,8 +69,8 @@ class TopPatches:
 
         Args:
             unit: one of `units`.
-            fill: value of the pixels outside the image. The default, mid-grey, is easily told from
-                the image. (The network pads its feature maps with zeros instead.)
+            fill: value of the pixels outside the image. The default, mid-grey, differs visibly from
+                most images. (The network pads its feature maps with zeros instead.)
 
         Raises:
             ValueError: the unit is not in these results.
@@ -86,7 +88,9 @@ class TopPatches:
 
     def _row(self, unit: int) -> int:
         if unit not in self.units:
-            raise ValueError(f"unit {unit} is not in these results; available: {list(self.units)}")
+            raise ValueError(
+                f"unit must be one of {list(self.units)}, the units of these results, got {unit}"
+            )
         return self.units.index(unit)
 
 
@@ -99,30 +103,28 @@ def top_patches(
     units: Sequence[int] | None = None,
     batch: int = 32,
 ) -> TopPatches:
-    """The k strongest patches of the units of a layer, at most one from each image.
+    """Strongest patches of the units of a layer, k for each unit, at most one from each image.
 
-    The images are read once, one after the other, and only the best patches so far are kept, so
-    memory grows with units × k and not with the number of images. On ties the earlier image wins,
-    and within an image the earlier position in reading order.
+    The images are read once, and only the best patches so far are kept, so memory does not grow
+    with the number of images. On ties, the earlier image or position is kept.
+
+    Args:
+        model: feed-forward convolutional network.
+        layer: dotted name of a layer with feature maps N×K×h×w whose units have a receptive field,
+            or the module itself.
+        images: images 3×H×W, of one or several sizes. They may come from a generator.
+        k: number of patches for each unit.
+        units: channels that are searched; by default all.
+        batch: number of images of one size that are processed together.
+
+    Raises:
+        ValueError: `k` is below 1, `images` is empty, the layer or a unit does not exist or has no
+            receptive field of one size, or the feature maps are not finite.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 5), nn.ReLU())
     >>> top = top_patches(model, "1", torch.rand(20, 3, 16, 16), k=3)
     >>> top.values.shape, top.crops(unit=2).shape
     (torch.Size([4, 3]), torch.Size([3, 3, 5, 5]))
-
-    Args:
-        model: a feed-forward convolutional network.
-        layer: dotted name of a layer with feature maps N×K×h×w whose units have a receptive field,
-            or the module itself.
-        images: images 3×H×W, of one size or of several. They may come from a generator.
-        k: number of patches for each unit.
-        units: the channels to search for (default: all).
-        batch: how many images of one size are processed together. It does not change the result.
-
-    Raises:
-        ValueError: `k` is below 1, `images` is empty, the layer or a unit does not exist, the
-            receptive field of its units depends on the image size or does not exist, or the
-            feature maps are not finite.
     """
     if k < 1:
         raise ValueError(f"k must be at least 1 patch for each unit, got {k}")
@@ -163,27 +165,27 @@ def patch_views(
     *,
     rule: Rule | None = guided_rule,
 ) -> Tensor:
-    """The `unit_view` of a unit in each of its top patches, k×3×h×w, signed.
+    """View of a unit in each of its top patches, as `unit_view` computes it, k×3×h×w, signed.
 
     Each backward pass starts at the position of the patch, in the whole image. The view is cut to
     the receptive field, with zeros outside the image, so it has the size of `TopPatches.crops`.
+
+    Args:
+        model: network that was searched.
+        layer: layer that was searched.
+        top: result of `top_patches` for this layer.
+        unit: one of the `units` of `top`.
+        images: images that were searched, in the same order.
+        rule: as in `unit_view`.
+
+    Raises:
+        ValueError: the unit is not in `top`, or an argument is not valid, as in `unit_view`.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 5), nn.ReLU())
     >>> images = torch.rand(6, 3, 16, 16)
     >>> top = top_patches(model, "1", images, k=3)
     >>> patch_views(model, "1", top, 2, images).shape
     torch.Size([3, 3, 5, 5])
-
-    Args:
-        model: the network.
-        layer: the layer that was searched.
-        top: result of `top_patches` for this layer.
-        unit: one of its units.
-        images: the images that were searched, by their numbers.
-        rule: as in `unit_view`.
-
-    Raises:
-        ValueError: the unit is not in `top`, or an argument is wrong, as in `unit_view`.
     """
     row = top._row(unit)
     views = []
@@ -197,7 +199,7 @@ def patch_views(
 
 
 def _cut(view: Tensor, box: Sequence[int]) -> Tensor:
-    """A box of a view, with zeros outside the image."""
+    """Part of a view in a box, with zeros outside the image."""
     top, bottom, left, right = box
     height, width = view.shape[1:]
     edges = (max(0, -left), max(0, right - width), max(0, -top), max(0, bottom - height))
@@ -224,7 +226,7 @@ def _checked_units(units: Sequence[int] | None, channels: int, name: str) -> tup
 
 
 class _BestPatches:
-    """The best patches so far. Rows are units, and each row is sorted, strongest first."""
+    """Best patches so far, in one row for each unit, strongest first."""
 
     def __init__(self, units: tuple[int, ...], k: int, dtype: torch.dtype) -> None:
         self.units = units
@@ -233,7 +235,7 @@ class _BestPatches:
         self.patches: list[list[Tensor]] = [[] for _ in units]
 
     def update(self, number: int, image: Tensor, maps: Tensor, field: ReceptiveField) -> None:
-        """Insert each unit's strongest position in an image, with feature maps U×h×w."""
+        """Insert the strongest position of each unit in an image with the feature maps U×h×w."""
         # On ties, `max` takes the first position.
         value, index = maps.flatten(1).max(dim=1)
         for row in (value > self.values[:, -1]).nonzero().flatten().tolist():
@@ -257,5 +259,5 @@ class _BestPatches:
 
 
 def _inserted(row: Tensor, rank: int, value: Tensor) -> Tensor:
-    """A row with `value` inserted at `rank`, and without its last entry."""
+    """Row with `value` inserted at `rank`, and without its last entry."""
     return torch.cat([row[:rank], value[None], row[rank:-1]])

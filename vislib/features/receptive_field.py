@@ -1,13 +1,13 @@
-"""Receptive field of a unit, computed from the geometry of the network.
+"""Receptive field of a unit, computed from the kernels, strides and paddings of the network.
 
 The receptive field is the window of the image that a unit of a convolutional layer depends on. A
 layer with kernel ``K``, dilation ``D``, stride ``S`` and padding ``P`` changes three numbers:
 
-    size    r ← r + D · (K − 1) · j        pixels that one unit sees
+    size    r ← r + D · (K − 1) · j        number of pixels that one unit sees
     start   s ← s − P · j                  first pixel that unit 0 sees (negative in the padding)
-    jump    j ← j · S                      pixels between neighbouring units
+    jump    j ← j · S                      distance between neighbouring units in pixels
 
-They begin with ``r = 1, s = 0, j = 1`` at the pixels. Unit ``i`` sees the pixels ``s + i·j`` to
+At the pixels, the numbers are ``r = 1, s = 0, j = 1``. Unit ``i`` sees the pixels ``s + i·j`` to
 ``s + i·j + r − 1``. Rows and columns are independent.
 """
 
@@ -28,12 +28,12 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """The pixels that the units of a layer see. Every pair is (rows, columns).
+    """Receptive fields of the units of a layer. Every pair is (rows, columns).
 
     Attributes:
         size: height and width of one unit's receptive field, in pixels.
-        jump: pixels from one unit's receptive field to that of its neighbour.
-        start: the first row and column that unit (0, 0) sees, negative if they are padding.
+        jump: distance between the receptive fields of neighbouring units, in pixels.
+        start: first row and column that unit (0, 0) sees, negative in the padding.
     """
 
     size: Pair = (1, 1)
@@ -45,15 +45,15 @@ class ReceptiveField:
     ) -> tuple[int, int, int, int]:
         """Receptive field of one unit: top, bottom, left, right, with exclusive ends.
 
-        >>> field = ReceptiveField(size=(5, 5), jump=(2, 2), start=(-1, -1))
-        >>> field.box(0, 3), field.box(0, 3, image_size=(8, 8))
-        ((-1, 4, 5, 10), (0, 4, 5, 8))
-
         Args:
             row: row of the unit in the feature map.
             column: column of the unit in the feature map.
             image_size: (height, width) of the image. If given, the box is cut at the border of the
-                image, so that ``x[..., top:bottom, left:right]`` is exactly what the unit sees.
+                image, so that the unit sees exactly ``x[..., top:bottom, left:right]``.
+
+        >>> field = ReceptiveField(size=(5, 5), jump=(2, 2), start=(-1, -1))
+        >>> field.box(0, 3), field.box(0, 3, image_size=(8, 8))
+        ((-1, 4, 5, 10), (0, 4, 5, 8))
         """
         top, left = (
             s + i * j for s, i, j in zip(self.start, (row, column), self.jump, strict=True)
@@ -67,16 +67,16 @@ class ReceptiveField:
     def through(
         self, kernel: Pair, stride: Pair = (1, 1), padding: Pair = (0, 0), dilation: Pair = (1, 1)
     ) -> ReceptiveField:
-        """Receptive field after one more convolution or pooling (the module's formulas).
-
-        >>> ReceptiveField().through((7, 7), stride=(2, 2), padding=(3, 3)).through((3, 3))
-        ReceptiveField(size=(11, 11), jump=(2, 2), start=(-3, -3))
+        """Receptive field after one more convolution or pooling, by the formulas of this module.
 
         Args:
             kernel: kernel size K, as (rows, columns) like all the following.
             stride: stride S.
             padding: padding P at the top and on the left.
             dilation: dilation D.
+
+        >>> ReceptiveField().through((7, 7), stride=(2, 2), padding=(3, 3)).through((3, 3))
+        ReceptiveField(size=(11, 11), jump=(2, 2), start=(-3, -3))
         """
         return ReceptiveField(
             _pairwise(
@@ -93,30 +93,31 @@ def receptive_field(
     """Receptive field of the units of a layer, from kernels, strides, paddings and dilations.
 
     The model is called once with an image that has a shape but no values (device "meta"). This
-    needs no arithmetic and leaves the model as it was. Where branches meet (the sum in ResNet, the
+    needs no arithmetic and does not change the model. Where branches meet (the sum in ResNet, the
     concatenation in SqueezeNet and GoogLeNet), the result is the smallest window that contains the
     receptive fields of all branches. For a layer that is called more than once, the last call
     counts, as in `vislib.core.record`.
 
-    >>> model = nn.Sequential(nn.Conv2d(3, 4, 5, stride=2), nn.ReLU(), nn.MaxPool2d(2))
-    >>> receptive_field(model, "2")
-    ReceptiveField(size=(7, 7), jump=(4, 4), start=(0, 0))
-
     Args:
-        model: a feed-forward convolutional network.
+        model: feed-forward convolutional network.
         layer: dotted name of the layer, or the module itself.
         image_size: (height, width) of the image. It matters only for adaptive pooling, whose
             windows depend on it, and for models that accept only one size.
         channels: number of channels of the image.
 
     Returns:
-        Size, jump and start. They describe the outer frame: with dilation, or with a stride larger
-        than the kernel, some pixels inside the frame are not used.
+        Size, jump and start of the smallest rectangle that contains the receptive field. With
+        dilation, or with a stride larger than the kernel, some pixels of this rectangle are not
+        used.
 
     Raises:
         ValueError: the layer does not exist or is never called, the model cannot process an image
             of this size, or the units have no receptive field, because an operation before the
             layer mixes all positions or is not supported.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 5, stride=2), nn.ReLU(), nn.MaxPool2d(2))
+    >>> receptive_field(model, "2")
+    ReceptiveField(size=(7, 7), jump=(4, 4), start=(0, 0))
     """
     name, _ = find_layer(model, layer)
     tensors = _without_values(model)
@@ -135,7 +136,7 @@ def receptive_field(
                 f"pixels and {channels} channels: {error}"
             ) from error
     if not outputs:
-        raise ValueError(f"the forward pass never calls layer {name!r}")
+        raise ValueError(f"the forward pass never calls layer {name!r}: choose one that runs")
     field = tracker.of(outputs[name])
     if isinstance(field, str):
         raise ValueError(f"the units of layer {name!r} have no receptive field: {field}")
@@ -145,8 +146,8 @@ def receptive_field(
 def _without_values(model: nn.Module) -> dict[str, Tensor]:
     """All parameters and buffers of a model on the device "meta", which has shapes only.
 
-    A module with two names is listed once: PyTorch does not restore a tensor correctly after it
-    has replaced it twice.
+    A module with two names is listed once, because PyTorch does not restore a tensor correctly
+    after it has replaced the tensor twice.
     """
     return {
         f"{prefix}.{key}".lstrip("."): value.to("meta")
@@ -159,7 +160,7 @@ def _without_values(model: nn.Module) -> dict[str, Tensor]:
 
 
 class _FieldTracker(TorchFunctionMode):
-    """Follow receptive fields through all operations. A `str` explains why there is none."""
+    """Receptive fields of all tensors of a forward pass. A `str` explains why there is none."""
 
     def __init__(self, image: Tensor) -> None:
         super().__init__()
@@ -200,10 +201,10 @@ class _Call:
 
     Attributes:
         name: name of the operation, as in `vislib.core.operation_name`.
-        args: its positional arguments.
-        kwargs: its keyword arguments.
+        args: positional arguments.
+        kwargs: keyword arguments.
         fields: receptive fields of the inputs that depend on the image.
-        shapes: (height, width) of those inputs that are feature maps.
+        shapes: (height, width) of the inputs that depend on the image and are feature maps.
     """
 
     name: str
@@ -213,7 +214,7 @@ class _Call:
     shapes: list[tuple]
 
     def argument(self, position: int, key: str, default: Any) -> Any:
-        """An argument by its position or keyword, and the default for None and for ``[]``."""
+        """Argument by its position or keyword; the default replaces None and ``[]``."""
         given = self.args[position] if len(self.args) > position else default
         value = self.kwargs.get(key, given)
         return default if value is None or value == [] else value
@@ -222,7 +223,7 @@ class _Call:
 def _after(
     name: str, args: tuple, kwargs: dict, fields: list[ReceptiveField | str], shapes: list[tuple]
 ) -> ReceptiveField | str:
-    """The receptive field after an operation, by the table ``_OPERATIONS``."""
+    """Receptive field after an operation, by the table ``_OPERATIONS``."""
     for field in fields:
         if isinstance(field, str):
             return field
@@ -274,7 +275,7 @@ def _padding(call: _Call) -> ReceptiveField | str:
 
 def _indexing(call: _Call) -> ReceptiveField | str:
     index = call.args[1] if isinstance(call.args[1], tuple) else (call.args[1],)
-    # None and ... shift the axes, so that the third entry need not belong to the rows.
+    # None and ... shift the axes, so that the third entry may not belong to the rows.
     shifted = any(entry is None or entry is Ellipsis for entry in index)
     if shifted or any(entry != slice(None) for entry in index[2:]):
         return "an operation before it cuts out a part of the feature map"
@@ -286,7 +287,7 @@ def _split_of_channels(call: _Call) -> ReceptiveField:
 
 
 def _same_position(call: _Call) -> ReceptiveField | str:
-    """The smallest window that contains the receptive fields of all inputs."""
+    """Smallest window that contains the receptive fields of all inputs."""
     fields = call.fields
     if len(set(call.shapes)) > 1:
         return f"{call.name} joins maps of different sizes; choose a layer inside one branch"
@@ -326,12 +327,12 @@ _OPERATIONS: dict[str, Callable[[_Call], ReceptiveField | str]] = {
 
 
 def _pair(value: Any) -> Any:
-    """``3`` as ``(3, 3)``, and also ``(3,)``, which PyTorch allows."""
+    """Pair for one number or for a tuple of one: ``3`` and ``(3,)`` become ``(3, 3)``."""
     pair = tuple(value) if isinstance(value, list | tuple) else (value,)
     return pair * 2 if len(pair) == 1 else pair
 
 
 def _pairwise(rule: Callable[..., int], *pairs: Iterable[int]) -> Pair:
-    """A rule applied to the rows and to the columns of the pairs."""
+    """Rule applied to the rows and to the columns of the pairs."""
     rows, columns = (rule(*values) for values in zip(*pairs, strict=True))
     return rows, columns

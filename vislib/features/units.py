@@ -1,14 +1,14 @@
 """Filters, activity and views of single units.
 
-A **unit** is one channel of a layer, and its **view** is the part of the image that excites it: a
-backward pass that starts at one activation ``a = A^k[row, column]`` of a feature map instead of at
-a class score. The rule of a method (see `vislib.explain.gradients`) sends it to the pixels:
+A **unit** is one channel k of a layer. A **view** shows the pixels that excite the unit. It is the
+result of a backward pass that starts at one activation ``a = A^k[row, column]`` of the feature map
+instead of at a class score. Three rules are possible (see `vislib.explain.gradients`):
 
     gradient          ∂a/∂x
     deconvnet         the same with  R_in = (R > 0) · R             at every earlier ReLU
     guided backprop   the same with  R_in = (f > 0) · (R > 0) · R   at every earlier ReLU
 
-A view is zero outside the unit's receptive field.
+A view is zero outside the receptive field of the unit.
 """
 
 from __future__ import annotations
@@ -24,13 +24,10 @@ from vislib.explain.gradients import guided_rule
 
 
 def first_filters(model: nn.Module) -> Tensor:
-    """Weights of the model's first convolution, K×3×k×k: one small colour image for each unit.
-
-    >>> first_filters(nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU())).shape
-    torch.Size([8, 3, 5, 5])
+    """Weights of the first convolution of a model, K×3×k×k: one small colour image for each unit.
 
     Args:
-        model: a network that has a convolution.
+        model: network that has a convolution.
 
     Returns:
         A copy of the weights.
@@ -38,6 +35,9 @@ def first_filters(model: nn.Module) -> Tensor:
     Raises:
         ValueError: the model has no convolution, or the first one does not have three input
             channels.
+
+    >>> first_filters(nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU())).shape
+    torch.Size([8, 3, 5, 5])
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -53,19 +53,18 @@ def first_filters(model: nn.Module) -> Tensor:
 def filter_images(weights: Tensor, *, quantile: float = 1.0) -> Tensor:
     """Filters as images in [0, 1]: ``0.5 + 0.5 · w / max|w|``, with one scale for each filter.
 
-    Zero becomes mid-grey and the sign remains visible: positive values are brighter than grey,
-    negative ones darker.
-
-    >>> filter_images(torch.tensor([[2.0, -1.0, 0.0]]))
-    tensor([[1.0000, 0.2500, 0.5000]])
+    Zero becomes mid-grey. Positive values are brighter than mid-grey, negative values are darker.
 
     Args:
         weights: K×C×k×k, or any shape whose first axis counts the filters (or views).
-        quantile: below 1, this quantile of ``|w|`` replaces the maximum, and larger values are
-            clipped. This suits a view, in which few pixels are by far the largest.
+        quantile: from 0 to 1. Below 1, this quantile of ``|w|`` replaces the maximum, and larger
+            values are clipped. This suits a view, in which few pixels are by far the largest.
 
     Returns:
-        The same shape, values between 0 and 1. A filter of zeros is grey.
+        The images, in the shape of `weights`, in [0, 1]. A filter of zeros is grey.
+
+    >>> filter_images(torch.tensor([[2.0, -1.0, 0.0]]))
+    tensor([[1.0000, 0.2500, 0.5000]])
     """
     sizes = weights.abs().flatten(1)
     scale = sizes.amax(dim=1) if quantile == 1 else sizes.quantile(quantile, dim=1)
@@ -86,30 +85,30 @@ def unit_view(
     """View of one unit: the backward pass from its activation to the pixels, N×3×H×W, signed.
 
     The layer may be before or after its ReLU. If it is after, the rule also applies to that ReLU.
-    For a layer that is called more than once, the last call counts.
+    If a layer is called more than once, the last call counts.
 
     Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks"; Springenberg et
     al. 2015, "Striving for Simplicity: The All Convolutional Net".
 
-    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
-    >>> view = unit_view(model, torch.rand(1, 3, 9, 9), "2", unit=1, position=(0, 0), rule=None)
-    >>> view.shape, bool(view[..., 5:].any())
-    (torch.Size([1, 3, 9, 9]), False)
-
     Args:
         model: any network that takes images N×3×H×W. Its output does not matter.
-        x: images N×3×H×W.
+        x: images, N×3×H×W, float and finite.
         layer: dotted name of a layer that gives feature maps N×K×h×w or values N×K (a dense
             layer), or the module itself.
-        unit: the channel, one for all images or N of them.
-        position: (row, column) in the feature map, one for all images or N of them. By default the
-            position of the channel's largest value, in each image.
+        unit: channel, one for all images or N of them.
+        position: (row, column) in the feature map, one for all images or N of them; by default the
+            position of the channel's largest value in each image.
         rule: backward rule of every activation before the unit: `gradients.guided_rule`,
             `gradients.deconvnet_rule`, or None for the true derivative.
 
     Raises:
         ValueError: `x` is not a batch of finite images, the layer, unit or position does not exist,
             or a rule is given and the model calls no activation.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    >>> view = unit_view(model, torch.rand(1, 3, 9, 9), "2", unit=1, position=(0, 0), rule=None)
+    >>> view.shape, bool(view[..., 5:].any())
+    (torch.Size([1, 3, 9, 9]), False)
     """
     name, _ = find_layer(model, layer)
     with frozen(model):
@@ -119,7 +118,7 @@ def unit_view(
             # A clone, because a network may overwrite its input.
             model(x.clone())
         if name not in outputs:
-            raise ValueError(f"the forward pass never calls layer {name!r}")
+            raise ValueError(f"the forward pass never calls layer {name!r}: choose one that runs")
         if rule is not None and rules.count == 0:
             raise ValueError(
                 f"{type(model).__name__} calls no activation to which the rule could apply: "
@@ -133,7 +132,7 @@ def unit_view(
 
 
 def _as_maps(output: Tensor, name: str) -> Tensor:
-    """A layer's output as N×K×h×w; a dense layer's units have one position each."""
+    """Output of a layer as N×K×h×w; the units of a dense layer have one position each."""
     if output.ndim not in (2, 4):
         raise ValueError(
             f"layer {name!r} must give N×K×h×w maps or N×K values, got shape {tuple(output.shape)}"
@@ -156,7 +155,7 @@ def _positions(maps: Tensor, unit: object, position: object) -> tuple[Tensor, Te
 def _whole_numbers(
     value: object, shape: tuple[int, ...], name: str, ends: list[int], maps: Tensor
 ) -> Tensor:
-    """An argument as whole numbers of a shape, each from 0 to below its end, or ``ValueError``."""
+    """Argument as whole numbers of the shape, each at least 0 and below its end; else an error."""
     try:
         numbers = torch.as_tensor(value, device=maps.device).expand(shape)
         fits = not numbers.is_floating_point() and numbers.dtype != torch.bool
@@ -192,7 +191,7 @@ class Activity:
 
     @property
     def dead(self) -> Tensor:
-        """Whether each unit is never above 0, at any position of any image: K truth values."""
+        """Whether each unit is never above 0, at any position of any image: K booleans."""
         return self.largest <= 0
 
     @property
@@ -206,19 +205,14 @@ def activity(
 ) -> dict[str, Activity]:
     """Activity of the units of some layers: how often and how strongly they fire.
 
-    A unit fires where its value is above 0, which is the same before and after its ReLU. The
-    images are read one after the other, so there may be any number of them.
-
-    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
-    >>> _ = nn.init.constant_(model[0].bias, -10.0)
-    >>> activity(model, ["1"], torch.rand(5, 3, 8, 8))["1"].dead
-    tensor([True, True, True, True])
+    A unit fires at the positions where its value is above 0. These are the same before and after
+    its ReLU. The images are read one after the other, so their number is not limited.
 
     Args:
         model: any network.
-        layers: dotted names or modules. They give feature maps N×K×h×w or values N×K.
-        images: images 3×H×W, of one size or of several.
-        batch: how many images of one size are processed together.
+        layers: dotted names or modules of layers that give feature maps N×K×h×w or values N×K.
+        images: images 3×H×W, of one or several sizes.
+        batch: number of images of one size that are processed together.
 
     Returns:
         The `Activity` of each layer, by its dotted name.
@@ -226,6 +220,11 @@ def activity(
     Raises:
         ValueError: a layer does not exist or is never called, `images` is empty, or an image is not
             a finite float tensor 3×H×W.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    >>> _ = nn.init.constant_(model[0].bias, -10.0)
+    >>> activity(model, ["1"], torch.rand(5, 3, 8, 8))["1"].dead
+    tensor([True, True, True, True])
     """
     names = [find_layer(model, layer)[0] for layer in layers]
     at_positions: dict[str, Tensor] = {}
@@ -239,7 +238,9 @@ def activity(
                 model(to_device_of(model, x))
             for name in names:
                 if name not in outputs:
-                    raise ValueError(f"the forward pass never calls layer {name!r}")
+                    raise ValueError(
+                        f"the forward pass never calls layer {name!r}: choose one that runs"
+                    )
                 maps = _as_maps(outputs[name], name).flatten(2)  # N×K×positions
                 fires, top = maps > 0, maps.amax(dim=2)
                 positions[name] += maps.shape[0] * maps.shape[2]
@@ -257,10 +258,7 @@ def activity(
 
 
 def batches(images: Iterable[Tensor], size: int) -> Iterator[Tensor]:
-    """Yield images 3×H×W in their order, as batches of at most `size` neighbours of equal size.
-
-    >>> [len(batch) for batch in batches([torch.rand(3, 8, w) for w in (8, 8, 8, 9)], 2)]
-    [2, 1, 1]
+    """Yield batches n×3×H×W of at most `size` successive images of equal size, in their order.
 
     Args:
         images: images 3×H×W.
@@ -268,6 +266,9 @@ def batches(images: Iterable[Tensor], size: int) -> Iterator[Tensor]:
 
     Raises:
         ValueError: `size` is below 1, or an image is not a finite float tensor 3×H×W.
+
+    >>> [len(batch) for batch in batches([torch.rand(3, 8, w) for w in (8, 8, 8, 9)], 2)]
+    [2, 1, 1]
     """
     if size < 1:
         raise ValueError(f"batch must be at least 1, got {size}")

@@ -1,4 +1,4 @@
-"""The networks of the course by name: our small ones, which ship with it, and torchvision's.
+"""The networks of the course by name: small networks that ship with it, and torchvision's.
 
     >>> from vislib import nets
     >>> model = nets.load("pocket_vgg")  # ships with the course, works offline
@@ -8,9 +8,9 @@
 ``nets.load("vgg19")`` gives VGG-19 with ImageNet weights, which torchvision downloads.
 
 Every loaded network is a `Classifier`: it takes images in [0, 1] and returns logits (class scores
-before the softmax). The pocket networks are small versions of famous architectures, which keep the
-parts that matter for looking inside: AlexNet's large first filters and overlapping pools, VGG's
-3×3 stacks, ResNet's sums, SqueezeNet's fire modules. They were trained on Pocket COCO
+before the softmax). The pocket networks are small versions of famous architectures. They keep the
+parts that matter for this course: AlexNet's large first filters and overlapping pools, VGG's stacks
+of 3×3 convolutions, ResNet's sums and SqueezeNet's fire modules. They were trained on Pocket COCO
 (`vislib.data.pocket`) by `vislib.nets.training`.
 """
 
@@ -56,15 +56,15 @@ WEIGHTS = DATA / "nets"
 
 
 class WeightsError(InputError):
-    """Weights that cannot be loaded or do not fit; the message says what to do."""
+    """Error for weights that cannot be loaded or do not fit; the message says what to do."""
 
 
 class Normalize(nn.Module):
-    """``(x - mean) / std`` per channel, so that images outside the model are in [0, 1].
+    """Layer ``(x - mean) / std`` of each channel, with which a model takes images in [0, 1].
 
     Attributes:
-        mean: of each channel, 1×C×1×1.
-        std: the standard deviation of each channel, 1×C×1×1.
+        mean: mean of each channel, 1×C×1×1.
+        std: standard deviation of each channel, 1×C×1×1.
     """
 
     mean: Tensor
@@ -85,15 +85,15 @@ class Normalize(nn.Module):
 
 
 class Classifier(nn.Sequential):
-    """A network with its normalisation in front and its class names attached.
+    """Network with its normalisation in front and its class names attached.
 
-    It takes N×3×H×W in [0, 1] and returns N×K logits for its K classes. `model.net` is the network
-    itself, so `model.net.features[3]` or `model.net.layer4` are the layers of the literature.
+    It takes images N×3×H×W in [0, 1] and returns N×K logits for its K classes. `model.net` is the
+    network itself, so `model.net.features[3]` or `model.net.layer4` are the layers of the papers.
 
     Attributes:
-        name: the name that `load` was called with.
-        classes: the K class names, in the order of the logits.
-        input_size: the side in pixels of the images it was trained on; other sizes work too.
+        name: name with which `load` was called.
+        classes: K class names, in the order of the logits.
+        input_size: side in pixels of the square images of the training. Other sizes also work.
     """
 
     normalize: Normalize
@@ -123,7 +123,7 @@ POCKET_NETS: dict[str, Callable[[int], nn.Module]] = {
     "pocket_gmp": PocketGMP,
     "pocket_allconv": PocketAllConv,
 }
-"""Name → a function from the number of classes to an untrained network."""
+"""Functions from the number of classes to an untrained network, by the name of the network."""
 
 
 # --- Loading --------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ POCKET_NETS: dict[str, Callable[[int], nn.Module]] = {
 
 @cache
 def names() -> tuple[str, ...]:
-    """The names for `load`: the pocket networks, then torchvision's convolutional classifiers."""
+    """Names for `load`: the pocket networks, then torchvision's convolutional classifiers."""
     from torchvision import models
 
     # Vision transformers are classifiers too, but not convolutional networks.
@@ -140,11 +140,11 @@ def names() -> tuple[str, ...]:
 
 
 class Facts(NamedTuple):
-    """The facts about a network that are known before it is built.
+    """Facts about a network that are known before it is built.
 
     Attributes:
-        classes: names of the K classes, in the order of the logits.
-        input_size: the side of the square images that it was made for, in pixels.
+        classes: K class names, in the order of the logits.
+        input_size: side in pixels of the square images for which the network was made.
     """
 
     classes: tuple[str, ...]
@@ -152,16 +152,16 @@ class Facts(NamedTuple):
 
 
 def facts(name: str) -> Facts:
-    """The classes and the input size of a network, by its name. Nothing is built or downloaded.
-
-    >>> facts("pocket_vgg").input_size, len(facts("alexnet").classes)
-    (128, 1000)
+    """Class names and input size of a network, which is neither built nor downloaded.
 
     Args:
         name: one of `names()`.
 
     Raises:
         InputError: no network has this name; the message suggests the nearest names.
+
+    >>> facts("pocket_vgg").input_size, len(facts("alexnet").classes)
+    (128, 1000)
     """
     if name not in names():
         raise InputError(f"there is no network called {name!r}: {nearest(name, names())}")
@@ -172,7 +172,7 @@ def facts(name: str) -> Facts:
 
 
 def _imagenet_weights(name: str) -> Any:
-    """torchvision's first published weights, which the literature used."""
+    """torchvision's first published weights, which most papers used."""
     from torchvision import models
 
     enum = models.get_model_weights(name)
@@ -188,16 +188,13 @@ def load(
 ) -> Classifier:
     """Load a network by its name, with its normalisation and class names.
 
-    >>> load("pocket_resnet").classes[:3]
-    ('airplane', 'bus', 'train')
-
     Args:
         name: one of `names()`: "pocket_vgg", ..., "alexnet", "resnet152", "squeezenet1_0", ...
-        device: the device for the model.
-        weights: True for trained weights: for a pocket network those that ship with the course,
-            for the others torchvision's `IMAGENET1K_V1`, which the literature used. False for
-            random weights. A path for a safetensors file that ``vislib train`` wrote.
-        seed: of the random weights. PyTorch's global random state is not changed.
+        device: device on which the model will be.
+        weights: True for trained weights: those that ship with the course for a pocket network,
+            torchvision's `IMAGENET1K_V1`, which most papers used, for all others. False for random
+            weights. The path of a safetensors file that ``vislib train`` wrote, for its weights.
+        seed: seed of the random weights. PyTorch's global random state is not changed.
 
     Returns:
         The model in evaluation mode.
@@ -205,6 +202,9 @@ def load(
     Raises:
         InputError: no network has this name; the message suggests the nearest names.
         WeightsError: the weights cannot be downloaded or read, or do not fit.
+
+    >>> load("pocket_resnet").classes[:3]
+    ('airplane', 'bus', 'train')
     """
     known = facts(name)
     with torch.random.fork_rng(devices=[]):
@@ -263,13 +263,13 @@ def _torchvision(name: str, known: Facts, pretrained: bool) -> Classifier:
 
 
 def load_weights(net: nn.Module, path: str | Path) -> None:
-    """Load the tensors of a safetensors file into a network, after checking that they fit exactly.
+    """Load the tensors of a safetensors file into a network, and check that they fit exactly.
 
-    A pickle (.pt, .pth) is refused and never opened, because unpickling can run code from the file.
+    A pickle (.pt, .pth) is refused and never opened, because unpickling can run code in the file.
 
     Args:
-        net: the network, without the normalisation (`Classifier.net`).
-        path: the file.
+        net: network, without the normalisation (`Classifier.net`).
+        path: safetensors file.
 
     Raises:
         WeightsError: the file is missing, truncated or not a safetensors file, or a tensor is
@@ -281,8 +281,8 @@ def load_weights(net: nn.Module, path: str | Path) -> None:
             head = file.read(9)
         tensors = load_file(path)
     except SafetensorError as error:
-        # A safetensors file begins with eight bytes for a length, which may by chance be those of
-        # a pickle or a zip, and then "{".
+        # A safetensors file begins with eight bytes for a length, and then "{". The length may by
+        # chance look like the first bytes of a pickle or a zip file.
         if head.startswith((b"PK", b"\x80")) and not head.endswith(b"{"):
             raise WeightsError(
                 f"{path.name} is a pickle (.pt or .pth), which can run code when it is opened: "
@@ -315,7 +315,7 @@ def _check_fit(expected: dict[str, Tensor], actual: dict[str, Tensor], file: str
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise WeightsError(
             f"{file} does not fit this network: {'; '.join(sorted(problems)[:3])}{more}. "
-            "Was it made for another one?"
+            "Was the file made for another network?"
         )
 
 
@@ -323,17 +323,17 @@ def _check_fit(expected: dict[str, Tensor], actual: dict[str, Tensor], file: str
 
 
 def card(name: str) -> dict[str, str]:
-    """The facts that are stored with a network's weights.
-
-    >>> card("pocket_vgg")["command"]
-    'vislib train pocket_vgg --epochs 16 --scenes 8000 --seed 0 --bfloat16'
+    """Facts that are stored with a network's weights.
 
     Args:
-        name: of a file of weights that ships with the course, without ``.safetensors``.
+        name: name of a file of weights that ships with the course, without ``.safetensors``.
 
     Returns:
         The settings of the training (`vislib.nets.training.Recipe`), the accuracies, the number of
-        parameters, the date and the command, all as texts.
+        parameters, the date and the command, all as strings.
+
+    >>> card("pocket_vgg")["command"]
+    'vislib train pocket_vgg --epochs 16 --scenes 8000 --seed 0 --bfloat16'
     """
     with safe_open(WEIGHTS / f"{name}.safetensors", framework="pt") as file:
         return dict(file.metadata() or {})
@@ -345,47 +345,43 @@ def card(name: str) -> dict[str, str]:
 def top1(logits: Tensor, present: Tensor) -> Tensor:
     """Whether the predicted class is one of the classes in the image.
 
-    >>> top1(torch.tensor([[0.1, 2.0], [3.0, 0.2]]), torch.tensor([[0, 1], [0, 1]])).tolist()
-    [True, False]
-
     Args:
         logits: N×K.
-        present: N×K, true where the class is in the image.
+        present: N×K, true if the class is in the image.
 
     Returns:
         N booleans.
+
+    >>> top1(torch.tensor([[0.1, 2.0], [3.0, 0.2]]), torch.tensor([[0, 1], [0, 1]])).tolist()
+    [True, False]
     """
     return present.bool().gather(1, logits.argmax(1, keepdim=True)).squeeze(1)
 
 
 def nth_best(logits: Tensor, n: int) -> Tensor:
-    """The class with the n-th largest logit of each image.
-
-    >>> nth_best(torch.tensor([[0.1, 2.0, 1.0]]), 2).tolist()
-    [2]
+    """Class with the n-th largest logit of each image.
 
     Args:
         logits: N×K.
-        n: from 1 (the predicted class) to K.
+        n: rank of the class, from 1 (the predicted class) to K.
 
     Returns:
         N class indices.
 
     Raises:
         ValueError: `n` is not between 1 and K, or `logits` are not N×K.
+
+    >>> nth_best(torch.tensor([[0.1, 2.0, 1.0]]), 2).tolist()
+    [2]
     """
     classes = check_logits(logits).shape[1]
     if not 1 <= n <= classes:
-        raise ValueError(f"n must be from 1 (the best) to {classes}, got {n}")
+        raise ValueError(f"n must be from 1 (the predicted class) to {classes}, got {n}")
     return logits.topk(n, dim=1).indices[:, -1]
 
 
 def best_of(candidates: Sequence[Sequence[int]]) -> Callable[[Tensor], Tensor]:
-    """A function that picks, for each image, the candidate class with the highest logit.
-
-    >>> choose = best_of([(0, 2), (1,)])
-    >>> choose(torch.tensor([[0.1, 5.0, 1.0], [9.0, 0.0, 0.0]])).tolist()
-    [2, 1]
+    """Function that picks, for each image, the candidate class with the highest logit.
 
     Args:
         candidates: for each of N images, the classes among which to choose.
@@ -393,6 +389,10 @@ def best_of(candidates: Sequence[Sequence[int]]) -> Callable[[Tensor], Tensor]:
     Returns:
         A function from N×K logits to N class indices. It can serve as the `target` of
         `vislib.core.one_forward`.
+
+    >>> choose = best_of([(0, 2), (1,)])
+    >>> choose(torch.tensor([[0.1, 5.0, 1.0], [9.0, 0.0, 0.0]])).tolist()
+    [2, 1]
     """
 
     def choose(logits: Tensor) -> Tensor:
@@ -408,22 +408,22 @@ def best_of(candidates: Sequence[Sequence[int]]) -> Callable[[Tensor], Tensor]:
 def class_targets(
     model: Classifier | Facts, class_table: str | Path | None = None
 ) -> dict[str, Sequence[int]]:
-    """The classes of a network that show each COCO category.
-
-    >>> class_targets(facts("pocket_vgg"))["bus"], class_targets(facts("alexnet"))["airplane"]
-    ((1,), (404, 895))
+    """Classes of a network that show each COCO category.
 
     Args:
-        model: a network, or the `facts` about it.
+        model: network, or the `facts` about the network.
         class_table: for a network with ImageNet's 1,000 classes, a JSON file as in
             `vislib.data.coco.imagenet_targets`; by default the table of the course.
 
     Returns:
-        Category name → class indices. A network with other classes has one class for each category
-        of the same name.
+        Category name → class indices. In a network without ImageNet's classes, each class is a
+        category of the same name.
 
     Raises:
         InputError: the table is missing or malformed.
+
+    >>> class_targets(facts("pocket_vgg"))["bus"], class_targets(facts("alexnet"))["airplane"]
+    ((1,), (404, 895))
     """
     if len(model.classes) == 1000:
         return dict(imagenet_targets(class_table))
@@ -437,11 +437,11 @@ def check_device(device: str) -> None:
     """Check that PyTorch can compute on a device such as "cuda", before any work is done.
 
     Raises:
-        InputError: it cannot; the message names the devices that can be used.
+        InputError: PyTorch cannot use `device`; the message names the devices that can be used.
     """
     try:
         torch.ones(1, device=device).sum().item()
-    # The type of the error depends on how PyTorch was built.
+    # The type of the exception depends on the build of PyTorch.
     except (RuntimeError, AssertionError) as error:
         usable = ["cpu"]
         usable += ["cuda"] if torch.cuda.is_available() else []

@@ -1,10 +1,9 @@
 """Two small networks for scikit-learn's handwritten digits: a classifier and a generator.
 
-The digits are 1,797 real ones of 8×8 pixels (Alpaydin & Kaynak 1998, "Optical Recognition of
-Handwritten Digits"). `Reader` returns class scores. `Writer` is a decoder ``g(z)``, trained as one
-half of a variational autoencoder (Kingma & Welling 2014, "Auto-Encoding Variational Bayes"): codes
-z drawn from a standard normal distribution become digits, so ``‖z‖²`` measures how unusual a digit
-is.
+There are 1,797 digits of 8×8 pixels (Alpaydin & Kaynak 1998, "Optical Recognition of Handwritten
+Digits"). `Reader` returns class scores. `Writer` is a decoder ``g(z)``, trained as one half of a
+variational autoencoder (Kingma & Welling 2014, "Auto-Encoding Variational Bayes"): it maps codes z
+from a standard normal distribution to digits, so ``‖z‖²`` measures how unusual a digit is.
 
     uv run python -m vislib.nets.digits      trains both again, in about a minute of CPU time
 """
@@ -23,12 +22,12 @@ from torch import Tensor, nn
 from vislib.paths import DATA
 
 WEIGHTS = DATA / "nets" / "digits_decoder.safetensors"
-CODE = 10  # the length of a code
-HELD_OUT = 297  # the last digits, on which neither network was trained
+CODE = 10  # the number of values in a code
+HELD_OUT = 297  # the number of digits on which neither network was trained: the last ones
 
 
 class Reader(nn.Sequential):
-    """A small convolutional network: digits, N×1×8×8 in [0, 1], to N×10 logits."""
+    """Small convolutional network: digits, N×1×8×8 in [0, 1], to N×10 logits."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -39,7 +38,7 @@ class Reader(nn.Sequential):
 
 
 class Writer(nn.Sequential):
-    """The decoder: codes, N×10, to digits, N×1×8×8 in [0, 1]."""
+    """Decoder: codes, N×10, to digits, N×1×8×8 in [0, 1]."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -49,7 +48,7 @@ class Writer(nn.Sequential):
 
 
 class Encoder(nn.Sequential):
-    """The encoder: digits, N×1×8×8, to the mean and the log-variance of their codes, N×20."""
+    """Encoder: digits, N×1×8×8, to the mean and the log-variance of their codes, N×20."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -61,15 +60,15 @@ class Encoder(nn.Sequential):
 def data(*, held_out: bool = False) -> tuple[Tensor, Tensor]:
     """Load the 1,500 training digits, or the 297 held-out ones.
 
-    >>> x, y = data()
-    >>> x.shape, y.shape
-    (torch.Size([1500, 1, 8, 8]), torch.Size([1500]))
-
     Args:
         held_out: whether to load the digits on which the networks were not trained.
 
     Returns:
         The digits, M×1×8×8 in [0, 1], and their classes, M numbers from 0 to 9.
+
+    >>> x, y = data()
+    >>> x.shape, y.shape
+    (torch.Size([1500, 1, 8, 8]), torch.Size([1500]))
     """
     from sklearn.datasets import load_digits
 
@@ -80,7 +79,7 @@ def data(*, held_out: bool = False) -> tuple[Tensor, Tensor]:
 
 
 def load() -> tuple[Reader, Writer]:
-    """Load both networks, with the weights that ship with the course, in evaluation mode.
+    """Load the reader and the writer that ship with the course, in evaluation mode.
 
     >>> reader, writer = load()
     >>> reader(writer(torch.zeros(1, 10))).shape
@@ -102,10 +101,11 @@ def train(
     """Train both networks, and write their weights to one file.
 
     Args:
-        out: the safetensors file; by default the one that ships with the course.
-        epochs: passes over the digits for the writer.
-        readings: passes over the digits for the reader.
-        seed: of the weights and of all random draws. PyTorch's global random state is not changed.
+        out: safetensors file; by default the one that ships with the course.
+        epochs: number of passes over the digits in the training of the writer.
+        readings: number of passes over the digits in the training of the reader.
+        seed: seed of the weights and of all random draws. PyTorch's global random state is not
+            changed.
 
     Returns:
         The card, which is also stored in the file: the reader's accuracy and the writer's
@@ -134,7 +134,7 @@ def train(
     tensors = {f"reader.{key}": value for key, value in reader.state_dict().items()}
     tensors |= {f"writer.{key}": value for key, value in writer.state_dict().items()}
     save_file(tensors, out, metadata=card)
-    # safetensors writes files that only their owner may read, but a course may have many users.
+    # safetensors writes files that only their owner may read, but many users may share the course.
     Path(out).chmod(0o644)
     return card
 
@@ -142,15 +142,15 @@ def train(
 def evidence_bound(
     encoder: Callable[[Tensor], Tensor], writer: Callable[[Tensor], Tensor], x: Tensor
 ) -> Tensor:
-    """The negative evidence lower bound, the loss of a variational autoencoder.
+    """Negative evidence lower bound, the loss of a variational autoencoder.
 
         −ELBO = ‖x − g(z)‖² / 2σ² + KL( q(z|x) ‖ N(0, 1) ),    σ = 0.15
 
     The code z is drawn from ``q(z|x) = N(mean, variance)``, which the encoder returns.
 
     Args:
-        encoder: digits to the means and log-variances of their codes, N×20.
-        writer: codes, N×10, to digits.
+        encoder: function from digits to the means and log-variances of their codes, N×20.
+        writer: function from codes, N×10, to digits.
         x: digits, N×1×8×8 in [0, 1].
 
     Returns:

@@ -1,12 +1,13 @@
 """The architectures of the pocket networks: small versions of famous ones, for 128×128 pixels.
 
-Each network takes normalised images, N×3×H×W, and returns N×K logits for its K classes. The parts
-have the names of torchvision's versions (`features`, `classifier`, `layer4`, `fc` …).
+Each network takes normalised images, N×3×H×W, and returns N×K logits for its K classes, whose
+number is the argument `classes`. The modules have the names of torchvision's versions (`features`,
+`classifier`, `layer4`, `fc` …).
 
 >>> PocketGAP(classes=5)(torch.rand(2, 3, 64, 64)).shape
 torch.Size([2, 5])
 
-The papers:
+References:
 
 * AlexNet: Krizhevsky, Sutskever & Hinton 2012, "ImageNet Classification with Deep Convolutional
   Neural Networks".
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 
 
 def _initialise(net: nn.Module) -> None:
-    """Set random weights as He et al. 2015 ("Delving Deep into Rectifiers"), and zero biases.
+    """Set random weights as in He et al. 2015, "Delving Deep into Rectifiers", and zero biases.
 
     With these weights, deep ReLU networks can be trained without normalisation.
     """
@@ -43,7 +44,7 @@ def _initialise(net: nn.Module) -> None:
 
 
 def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
-    """A convolution that keeps the size (up to its stride), and a ReLU."""
+    """Convolution that keeps the size of the maps (up to its stride), and a ReLU."""
     conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2)
     return [conv, nn.ReLU(inplace=True)]
 
@@ -62,11 +63,7 @@ def _vgg_features(plan: str) -> nn.Sequential:
 
 
 class PocketAlexNet(nn.Module):
-    """AlexNet: large first filters with a stride, overlapping pools, dropout.
-
-    Args:
-        classes: K, the number of classes.
-    """
+    """AlexNet: large first filters with a stride, overlapping pools, dropout."""
 
     def __init__(self, classes: int = 16) -> None:
         super().__init__()
@@ -80,8 +77,8 @@ class PocketAlexNet(nn.Module):
             *_conv(96, 128),
             nn.MaxPool2d(3, stride=2),
         )
-        # The dense layers of the original receive a grid of positions and learn each class at each
-        # position, which takes a million images. Ours receive the mean over the positions.
+        # The dense layers of the original receive all positions and learn each class at each
+        # position, which needs a million images. Ours receive the mean over the positions.
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(
             nn.Dropout(0.1),
@@ -120,7 +117,7 @@ class PocketVGG(nn.Module):
 
 
 class PocketGAP(nn.Module):
-    """A network for class activation maps: convolutions, global average pooling, a dense layer."""
+    """Network for class activation maps: convolutions, global average pooling, a dense layer."""
 
     def __init__(self, classes: int = 16) -> None:
         super().__init__()
@@ -135,7 +132,7 @@ class PocketGAP(nn.Module):
 
 
 class PocketGMP(nn.Module):
-    """The twin of `PocketGAP` with global max pooling, which keeps a channel's largest value."""
+    """Twin of `PocketGAP` with global max pooling, which keeps a channel's largest value."""
 
     def __init__(self, classes: int = 16) -> None:
         super().__init__()
@@ -150,7 +147,7 @@ class PocketGMP(nn.Module):
 
 
 class PocketAllConv(nn.Module):
-    """The all-convolutional net: strided convolutions instead of pools."""
+    """All-convolutional net: strided convolutions instead of pools."""
 
     def __init__(self, classes: int = 16) -> None:
         super().__init__()
@@ -179,9 +176,9 @@ class Fire(nn.Module):
     """SqueezeNet's fire module: few 1×1 filters, then 1×1 and 3×3 filters in parallel.
 
     Args:
-        inputs: input channels.
-        squeeze: channels between the two steps.
-        expand: output channels of each of the two parallel convolutions.
+        inputs: number of input channels.
+        squeeze: number of channels between the two steps.
+        expand: number of output channels of each of the two parallel convolutions.
     """
 
     def __init__(self, inputs: int, squeeze: int, expand: int) -> None:
@@ -215,8 +212,8 @@ class PocketSqueezeNet(nn.Module):
         )
         self.classifier = nn.Sequential(
             nn.Dropout(0.1),
-            # The original has a ReLU after this convolution, so a class whose scores are all
-            # negative has no gradient and cannot be explained. Ours allows negative scores.
+            # The original has a ReLU after this convolution. A class whose scores are negative at
+            # all positions then has no gradient and cannot be explained, so we omit the ReLU.
             nn.Conv2d(256, classes, kernel_size=1),
             nn.AdaptiveAvgPool2d(1),
         )
@@ -228,12 +225,12 @@ class PocketSqueezeNet(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """ResNet's block, ``relu(x + f(x))``, with a 1×1 convolution of x where the shape changes.
+    """ResNet's block, ``relu(x + f(x))``, with a 1×1 convolution of x if the shape changes.
 
     Args:
-        inputs: input channels.
-        outputs: output channels.
-        stride: of the first convolution.
+        inputs: number of input channels.
+        outputs: number of output channels.
+        stride: stride of the first convolution.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:

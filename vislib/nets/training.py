@@ -1,13 +1,13 @@
-"""Training of the pocket networks on Pocket COCO: seeded, resumable, minutes on a laptop.
+"""Training of the pocket networks on Pocket COCO: seeded, resumable, in minutes on a laptop.
 
 A scene shows up to four categories, but a classifier predicts one class. The target of the softmax
-cross-entropy is therefore spread evenly over the categories present, and a prediction is correct
-if the class with the highest logit is one of them (`vislib.nets.top1`).
+cross-entropy is therefore spread evenly over the categories in the scene, and a prediction is
+correct if the predicted class is one of them (`vislib.nets.top1`).
 
-AlexNet, VGG and SqueezeNet have no BatchNorm and learn slowly without it; their inventors had weeks
-on many machines. We train every convolution with BatchNorm after it. In evaluation mode BatchNorm
-is linear, so after the training it is folded into the convolution before it (`fuse_norms`). The
-networks that ship have the original architecture and compute the same function.
+AlexNet, VGG and SqueezeNet have no BatchNorm and learn slowly without it: the originals were
+trained for days or weeks. We train them with a BatchNorm after each convolution of `features`. In
+evaluation mode BatchNorm is linear, so after the training it is folded into the convolution before
+it (`fuse_norms`). The networks that ship therefore have the original architecture.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from vislib.errors import InputError
 from vislib.nets import check_device
 from vislib.paths import DATA, write_whole
 
-# The seed of the scenes on which accuracy is measured, far from the seeds of trainings.
+# The seed of the scenes on which the accuracy is measured, far from the seeds of trainings.
 UNSEEN = 1_000_000
 
 BATCH = 32
@@ -64,33 +64,34 @@ _BASIC = ("name", "epochs", "scenes", "seed", "bfloat16")
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of a training, which are also stored with the weights.
-
-    >>> Recipe("pocket_vgg", epochs=4, adversarial=2).command
-    'vislib train pocket_vgg --epochs 4 --scenes 8000 --seed 0 --adversarial 2'
+    """Settings of a training, which are also stored with the weights.
 
     Attributes:
         name: one of `nets.POCKET_NETS`.
-        epochs: the number of passes over the scenes, at least 1.
-        scenes: the number of training scenes (`pocket.training_scenes`), at least 1.
-        seed: of the weights, the scenes and the order of the batches.
-        bfloat16: whether to multiply in half precision. This halves the time on processors made
-            for it, and takes far longer on others. The weights stay in float32.
-        first_scale: a factor on the random initial weights of the first convolution. The BatchNorm
-            after it removes the factor again, so the initial logits do not change; but a small
-            start is soon outgrown by what is learnt, and the filters become readable.
-        start: weights of this network from which to continue, at a quarter of the learning rate;
-            by default random weights.
-        adversarial: if above 0, every batch is attacked before the network learns from it, by at
-            most this many grey levels of 255 in each value (Madry et al. 2018, "Towards Deep
-            Learning Models Resistant to Adversarial Attacks"; see `vislib.attacks`).
-        snapshots: epochs after which to keep the first layers; 0 means before the training. With
-            snapshots, the file holds them, for `snapshots`, and not the trained network.
+        epochs: number of passes over the scenes, at least 1.
+        scenes: number of training scenes (`pocket.training_scenes`), at least 1.
+        seed: seed of the weights, the scenes and the order of the batches.
+        bfloat16: whether to multiply in bfloat16. This halves the time on processors that support
+            the type, and takes far longer on others. The weights stay in float32.
+        first_scale: factor on the random initial weights of the first convolution. The BatchNorm
+            after this convolution removes the factor again, so the initial logits do not change.
+            With a small factor, what is learnt soon exceeds the initial weights, so that the
+            patterns of the filters are visible.
+        start: file of weights from which to continue, at a quarter of the learning rate; by default
+            random weights.
+        adversarial: if above 0, every batch is attacked before the network learns from it. The
+            attack changes each value by at most this many grey levels of 255 (Madry et al. 2018,
+            "Towards Deep Learning Models Resistant to Adversarial Attacks"; see `vislib.attacks`).
+        snapshots: epochs after which to keep the first layers; 0 means before the training. The
+            file then contains these layers, for the function `snapshots`, and not the network.
 
     Raises:
-        ValueError: `name` is not a pocket network, `epochs` or `scenes` is below 1, a snapshot is
-            not an epoch of the training or the network has no `features`, `adversarial` is outside
-            [0, 255], `first_scale` is not positive and finite, or `seed` is negative.
+        ValueError: `name` is not a pocket network, `epochs` or `scenes` is below 1, `adversarial`
+            is outside [0, 255], `first_scale` is not positive and finite, or `seed` is negative; or
+            a snapshot is not an epoch of the training, or the network has no `features`.
+
+    >>> Recipe("pocket_vgg", epochs=4, adversarial=2).command
+    'vislib train pocket_vgg --epochs 4 --scenes 8000 --seed 0 --adversarial 2'
     """
 
     name: str
@@ -125,13 +126,13 @@ class Recipe:
         if not 0 < self.first_scale < math.inf:
             raise ValueError(f"first_scale must be positive and finite, got {self.first_scale}")
         if self.snapshots:
-            # This raises an error now, and not after the training, if there is no `features`.
+            # A network without `features` raises an error now, and not after the training.
             _first_layers(nets.load(self.name, weights=False))
         if self.seed < 0:
             raise ValueError(f"seed must be at least 0, got {self.seed}")
 
     def settings(self) -> dict[str, Any]:
-        """The fields for card and checkpoint: those of `_BASIC`, and all others that are set."""
+        """Fields for card and checkpoint: those of `_BASIC`, and all others that are set."""
         settings: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
@@ -145,7 +146,7 @@ class Recipe:
 
     @property
     def command(self) -> str:
-        """The command that repeats the training."""
+        """Command that repeats the training."""
         words = ["vislib", "train", self.name]
         for name, value in self.settings().items():
             if name != "name" and value is not False:
@@ -169,15 +170,15 @@ def train(
 ) -> dict[str, str]:
     """Train a pocket network, measure its accuracy, and write its weights.
 
-    After every epoch, a checkpoint is written beside the weights. The same call, made again after
-    an interruption, continues from the checkpoint and ends with the same weights, bit for bit on
-    the same machine: the random numbers of an epoch depend on (seed, epoch) alone. A checkpoint of
-    another recipe is not used. Delete the file to start again.
+    After every epoch, a checkpoint is written into the folder of the weights. After an
+    interruption, the same call continues from the checkpoint and ends with the same weights, bit
+    for bit on the same machine, because the random numbers of an epoch depend only on (seed,
+    epoch). A checkpoint of another recipe is not used. Delete the checkpoint to start again.
 
     Args:
-        recipe: the settings.
-        out: the safetensors file to write; by default the one that ships with the course.
-        device: where to train.
+        recipe: settings of the training.
+        out: safetensors file to write; by default the one that ships with the course.
+        device: device on which to train.
         progress: whether to show progress bars.
 
     Returns:
@@ -186,7 +187,7 @@ def train(
 
     Raises:
         InputError: PyTorch cannot compute on `device`, `out` or the checkpoint cannot be used, or
-            the loss is no longer finite. No weights are written then.
+            the loss is no longer finite. In these cases no weights are written.
     """
     check_device(str(device))
     path = _output_file(recipe, out)
@@ -219,11 +220,11 @@ def train(
 
 
 def _output_file(recipe: Recipe, out: str | Path | None) -> Path:
-    """The file for the weights, in a folder that exists and can be written to."""
+    """File for the weights, in a folder that exists and can be written to."""
     path = Path(out) if out else _default_path(recipe.name, recipe.snapshots, recipe.adversarial)
     if path.is_dir() or path.suffix in (".checkpoint", ".part"):
         raise InputError(
-            f"{path} cannot hold the weights: give a file, such as {recipe.name}.safetensors"
+            f"{path} cannot be the file of weights: give a path like {recipe.name}.safetensors"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     # A folder that cannot be written to raises an error now, and not after hours of training.
@@ -233,7 +234,7 @@ def _output_file(recipe: Recipe, out: str | Path | None) -> Path:
 
 
 def _initial_model(recipe: Recipe, device: str | torch.device) -> nets.Classifier:
-    """The network before the training, with BatchNorm unless it continues from trained weights."""
+    """Network before the training, with BatchNorm unless it continues from trained weights."""
     model = nets.load(recipe.name, weights=recipe.start or False, seed=recipe.seed, device=device)
     if not recipe.start:
         add_norms(model.net)
@@ -249,8 +250,8 @@ def _initial_model(recipe: Recipe, device: str | torch.device) -> nets.Classifie
 def add_norms(net: nn.Module) -> None:
     """Insert a BatchNorm between each convolution of a network's `features` and its ReLU, in place.
 
-    A network without a part `features`, such as ResNet, is not changed. (Ioffe & Szegedy 2015,
-    "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift")
+    A network without a part `features`, such as ResNet, is not changed. Ioffe & Szegedy 2015,
+    "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift".
     """
     for stack in _feature_stacks(net):
         for index, (layer, after) in enumerate(pairwise(list(stack))):
@@ -297,7 +298,7 @@ def _epoch(
     recipe: Recipe,
     progress: bool,
 ) -> None:
-    """One pass over the scenes; its order and augmentation depend on (seed, epoch) alone."""
+    """Train for one pass over the scenes, whose order and changes depend only on (seed, epoch)."""
     from tqdm.auto import tqdm
 
     epochs = recipe.epochs
@@ -337,7 +338,7 @@ def _epoch(
 def _attacked(
     model: nets.Classifier, x: Tensor, target: Tensor, recipe: Recipe, seed: int
 ) -> Tensor:
-    """The batch with an adversarial perturbation, by PGD, that raises its loss."""
+    """Batch with an adversarial perturbation, by PGD, that raises its loss."""
 
     def loss(y: Tensor) -> Tensor:
         with torch.autocast(y.device.type, torch.bfloat16, enabled=recipe.bfloat16):
@@ -356,7 +357,7 @@ def _attacked(
 
 
 def _rate(done: float) -> float:
-    """The learning rate when a fraction `done` of the training is over: warm-up, then cosine."""
+    """Learning rate when a fraction `done` of the training is over: warm-up, then cosine."""
     warm_up = 0.06
     if done < warm_up:
         return PEAK_RATE * (0.02 + 0.98 * done / warm_up)
@@ -366,11 +367,11 @@ def _rate(done: float) -> float:
 def _augmented(rng: np.random.Generator, images: Tensor, done: float) -> Tensor:
     """Mirror, crop, stretch, resize and brighten a batch: N×H×W×3 bytes to n×3×h×w in [0, 1].
 
-    Images of many sizes make a network work on large images as well as on small ones. Small sizes
-    come first, because they take less time; in the last quarter of the training (`done` is the
-    fraction that is over), most are near the network's own size (Touvron et al. 2019, "Fixing the
-    train-test resolution discrepancy"). At a large size, the batch keeps only the first n images,
-    which cost no more than N images of 128×128 pixels.
+    After a training on many sizes, a network works on large images as well as on small ones. Small
+    sizes come first, because they take less time. In the last quarter of the training (`done` is
+    the fraction that is over), most sizes are near the input size of the network (Touvron et al.
+    2019, "Fixing the train-test resolution discrepancy"). At a large size, the batch keeps only its
+    first n images, which cost no more than N images of 128×128 pixels.
     """
     x = images.permute(0, 3, 1, 2).float() / 255
     mirrored = torch.from_numpy(rng.random(len(x)) < 0.5).to(x.device)
@@ -402,13 +403,13 @@ def measure(
 
     Args:
         model: takes N×3×H×W in [0, 1] and returns N×16 logits.
-        scenes: the number of new scenes.
+        scenes: number of new scenes.
         progress: whether to show progress bars.
 
     Returns:
-        ``unseen``: on new scenes of 128×128 pixels; ``unseen_single``: on those of them with one
-        category; ``val``: on the shipped split, squashed to 128×128; ``val_original``: on the same
-        images at their original sizes.
+        ``unseen``: on new scenes of 128×128 pixels; ``unseen_single``: on those new scenes that
+        have one category; ``val``: on the shipped split, squashed to 128×128; ``val_original``: on
+        the shipped split at its original sizes.
     """
     images, labels = cached_scenes(scenes, UNSEEN, progress=progress)
     correct = np.concatenate(
@@ -438,7 +439,7 @@ def _correct(model: nets.Classifier, images: np.ndarray, labels: np.ndarray) -> 
 
 
 def val_scenes(folder: Path = DATA / "pocket_coco") -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The scenes of the shipped split ``val``, one after the other.
+    """Yield the scenes of the shipped split ``val``, one after the other.
 
     Yields:
         The image, H×W×3 bytes, and its labels, 16 bytes: 1 for each category present. A crowd
@@ -458,22 +459,22 @@ def val_scenes(folder: Path = DATA / "pocket_coco") -> Iterator[tuple[np.ndarray
 def cached_scenes(
     scenes: int, seed: int, *, progress: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Training scenes from a cache in the system's temporary folder, which is filled if necessary.
+    """Training scenes from a cache in the temporary folder of the system, filled if necessary.
 
     The name of the files contains a digest of the first scenes, so a changed generator makes new
     files.
 
     Args:
-        scenes: how many.
-        seed: of `pocket.training_scenes`.
+        scenes: number of scenes.
+        seed: seed of `pocket.training_scenes`.
         progress: whether to show a progress bar while scenes are made.
 
     Returns:
-        Images, N×128×128×3 bytes, and labels, N×16, as from `pocket.training_scenes`.
+        The images, N×128×128×3 bytes, and the labels, N×16, as from `pocket.training_scenes`.
     """
     first, _ = pocket.training_scenes(min(scenes, 8), seed=seed)
     digest = hashlib.sha256(first.tobytes()).hexdigest()[:12]
-    # All users share the temporary folder, but a user can only write to his or her own files.
+    # All users share the temporary folder, but nobody can write to the files of other users.
     user = getattr(os, "getuid", int)()
     folder = Path(tempfile.gettempdir()) / f"vislib-{user}"
     folder.mkdir(exist_ok=True)
@@ -494,22 +495,22 @@ def cached_scenes(
 def snapshots(name: str, path: str | Path | None = None) -> dict[int, nn.Sequential]:
     """Load the first layers of a network as they were after some epochs of its training.
 
+    Args:
+        name: name of a pocket network with a part `features`.
+        path: file that ``vislib train NAME --snapshots …`` wrote; by default the shipped one.
+
+    Returns:
+        Epoch → model. A model takes images N×3×H×W in [0, 1] and ends with the ReLU after the last
+        convolution that was kept. Its layers are named as in the network (``features.0`` …).
+
+    Raises:
+        InputError: the file is missing, or contains other layers.
+
     >>> models = snapshots("pocket_alexnet")
     >>> list(models)
     [0, 1, 2, 4, 16]
     >>> models[16](torch.rand(1, 3, 64, 64)).shape[1]
     64
-
-    Args:
-        name: of a pocket network with a part `features`.
-        path: a file that ``vislib train NAME --snapshots …`` wrote; by default the shipped one.
-
-    Returns:
-        Epoch → model. A model takes N×3×H×W in [0, 1] and ends after the ReLU of the last layer
-        that was kept. Its layers have the same names as in the network (``features.0`` …).
-
-    Raises:
-        InputError: the file is missing, or contains other layers.
     """
     file = Path(path) if path else _default_path(name, [0])
     try:
@@ -523,7 +524,7 @@ def snapshots(name: str, path: str | Path | None = None) -> dict[int, nn.Sequent
     epochs = {key.split(".")[0] for key in tensors}
     if not all(epoch.isdecimal() for epoch in epochs):
         raise InputError(
-            f"{file.name} holds no snapshots; `vislib train {name} --snapshots 0 1 2` makes some"
+            f"{file.name} contains no snapshots; `vislib train {name} --snapshots 0 1 2` makes some"
         )
     for epoch in sorted(map(int, epochs)):
         prefix = f"{epoch}."
@@ -554,7 +555,7 @@ def _keep(kept: dict[str, Any], model: nets.Classifier, epoch: int, progress: bo
 
 
 def _first_layers(model: nets.Classifier) -> nn.Sequential:
-    """The network up to the ReLU after the last convolution that a snapshot keeps."""
+    """Network up to the ReLU after the last convolution that a snapshot keeps."""
     features = getattr(model.net, "features", None)
     if features is None:
         raise ValueError(f"{model.name} has no part `features`: its first layers cannot be kept")

@@ -1,8 +1,8 @@
-"""The course's notebooks: run them and store their outputs, and make the versions for teaching.
+"""The course's notebooks: run them, store their outputs, and write the versions for teaching.
 
-A notebook is its own source. Everything that can be derived from it is written by these modules and
-never by hand: outputs, folded solutions, the run time in the header and in the README, and the lab,
-live and finished versions.
+The notebook itself is the source. These modules write everything that can be derived from it, which
+is never written by hand: outputs, folded solutions, the run time in the header and in the README,
+and the lab, live and finished versions.
 
     files    find, read and write notebooks
     execute  run a notebook in a new kernel and store the result (`vislib notebooks`)

@@ -28,18 +28,18 @@ _KERNEL = {
 def update(path: Path, *, timeout: int = 600) -> int:
     """Run a notebook and write it back with outputs, folded solutions and run time.
 
-    If anything fails, the file stays as it was.
+    If anything fails, the file is not changed.
 
     Args:
-        path: the notebook.
-        timeout: the seconds that one cell may take.
+        path: file of the notebook.
+        timeout: seconds that one cell may take.
 
     Returns:
-        The stored run time in seconds (see `steady`).
+        The run time in seconds that is stored (see `steady`).
 
     Raises:
-        InputError: a cell failed or took too long (the message names it), the header or a solution
-            is not marked as it should be, or the file changed during the run.
+        InputError: a cell failed or took too long (the message names the cell), the header or a
+            solution is not marked as required, or the file changed during the run.
     """
     source = path.read_bytes()
     notebook = read(path)
@@ -58,9 +58,9 @@ def update(path: Path, *, timeout: int = 600) -> int:
 
 
 def steady(seconds: int, before: int | None) -> int:
-    """The stored run time `before`, unless the new one differs by over a quarter and over 1 s.
+    """Run time to store: `before`, or `seconds` if they differ by over a quarter and over 1 s.
 
-    Small differences between runs would otherwise change the file each time.
+    Otherwise small differences between runs would change the file each time.
     """
     if before and abs(seconds - before) <= max(1, 0.25 * before):
         return before
@@ -68,12 +68,12 @@ def steady(seconds: int, before: int | None) -> int:
 
 
 def run(notebook: Notebook, path: Path, *, timeout: int = 600) -> None:
-    """Run all cells in place, in a new kernel.
+    """Run all cells of a notebook in a new kernel, in place.
 
     Args:
-        notebook: the notebook, whose outputs are replaced.
-        path: its file, used in messages; the kernel starts in the folder of this file.
-        timeout: the seconds that one cell may take.
+        notebook: notebook whose outputs are replaced.
+        path: file of the notebook, for messages. The kernel starts in the folder of this file.
+        timeout: seconds that one cell may take.
 
     Raises:
         InputError: a cell failed, took longer than `timeout`, or stopped the kernel.
@@ -89,23 +89,24 @@ def run(notebook: Notebook, path: Path, *, timeout: int = 600) -> None:
     except CellExecutionError as error:
         where = _last_cell(notebook, started)
         raise InputError(f"{where} of {path.name} failed: {error.ename}: {error.evalue}") from error
-    except (CellTimeoutError, RuntimeError) as error:  # RuntimeError: the kernel died or hung
+    # A RuntimeError means that the kernel died or does not answer.
+    except (CellTimeoutError, RuntimeError) as error:
         raise InputError(
             f"{_last_cell(notebook, started)} of {path.name} did not end within {timeout} s, or "
-            "its kernel died. Try it in JupyterLab, or give a longer --timeout"
+            "its kernel died: run the cell in JupyterLab, or give a longer --timeout"
         ) from error
 
 
 def _client(notebook: Notebook, folder: Path, timeout: int, started: list[int]) -> NotebookClient:
-    """A client that runs the notebook and appends the index of each cell to `started`."""
+    """Client that runs the notebook and appends the index of each cell to `started`."""
     from nbclient import NotebookClient
     from nbclient.output_widget import OutputWidget
 
     class SilentOutput(OutputWidget):
-        """Captures what a widget displays, and sends the kernel no message about it.
+        """Widget for outputs that sends no messages to the kernel.
 
-        The messages of nbclient's own class can swallow the reply that comes on the same socket.
-        The run then waits forever (nbclient's issue 312).
+        The messages of nbclient's class can swallow a reply that arrives on the same socket, and
+        the run then waits forever (issue 312 of nbclient).
         """
 
         def sync_state(self) -> None:
@@ -126,7 +127,7 @@ def _client(notebook: Notebook, folder: Path, timeout: int, started: list[int]) 
 
 
 def _last_cell(notebook: Notebook, started: list[int]) -> str:
-    """The number and first line of the cell that started last, for a message."""
+    """Number and first line of the cell that started last, for a message."""
     if not started:
         return "the start"
     first_line = notebook["cells"][started[-1]]["source"].strip().partition("\n")[0]
@@ -136,7 +137,7 @@ def _last_cell(notebook: Notebook, started: list[int]) -> str:
 def clean(notebook: Notebook) -> None:
     """Remove, in place, everything that differs between machines or runs.
 
-    A stored file cannot show a widget, so a line of text replaces it. Progress bars are removed.
+    A line of text replaces each widget, which a stored file cannot show. Progress bars are removed.
     """
     vislib = notebook["metadata"].get("vislib", {})
     notebook["metadata"] = {**_KERNEL, "vislib": vislib}

@@ -19,8 +19,8 @@ def find(names: Sequence[str | Path] = (), folder: Path = FOLDER) -> list[Path]:
     """Find the files of notebooks.
 
     Args:
-        names: each a number (`03`), a name (`03_backpropagation`) or a path; empty for all.
-        folder: the folder that numbers and names refer to.
+        names: numbers (`03`), names (`03_backpropagation`) or paths; none for all notebooks.
+        folder: folder to which numbers and names refer.
 
     Returns:
         The paths, in the order of `names`, or sorted if `names` is empty.
@@ -67,7 +67,7 @@ def read(path: Path) -> Notebook:
 
 
 def write(notebook: Notebook, path: Path) -> None:
-    """Write a notebook in one step: a program that reads it meanwhile sees the old or new file."""
+    """Write a notebook in one step, so that other programs see either the old or the new file."""
     import nbformat
 
     text = nbformat.writes(notebook, version=4)
@@ -75,10 +75,10 @@ def write(notebook: Notebook, path: Path) -> None:
 
 
 def tags(cell: Cell) -> list[str]:
-    """The tags of a cell."""
+    """Tags of a cell."""
     return cell["metadata"].get("tags", [])
 
 
 def code_cells(notebook: Notebook) -> Iterator[Cell]:
-    """The code cells of a notebook, in their order."""
+    """Code cells of a notebook, in their order."""
     return (cell for cell in notebook["cells"] if cell["cell_type"] == "code")

@@ -13,7 +13,7 @@ TABLE = ("<!-- notebooks -->", "<!-- /notebooks -->")
 
 
 def header(notebook: Notebook, name: str = "the notebook") -> Cell:
-    """The first cell, which contains the title and the line with the run time.
+    """First cell, which contains the title and the line with the run time.
 
     Raises:
         InputError: the first cell is not such a header. The message begins with `name`.
@@ -43,13 +43,13 @@ def set_seconds(notebook: Notebook, seconds: int) -> None:
 
 
 def table(folder: Path = FOLDER, *, prefix: str = "notebooks/") -> str:
-    """The README's table: the number, title, subject and run time of each notebook.
+    """Table for the README: the number, title, subject and run time of each notebook.
 
-    The subject is `metadata.vislib.teaches`, or the first sentence below the title.
+    The subject is `metadata.vislib.teaches`; without it, the first sentence below the title.
 
     Args:
-        folder: the folder of the notebooks.
-        prefix: written before each file name in the links.
+        folder: folder of the notebooks.
+        prefix: prefix of the file names in the links.
 
     Returns:
         The table in Markdown.
@@ -92,7 +92,7 @@ def write_table(folder: Path = FOLDER) -> None:
 
 
 def _with_table(text: str, new: str) -> str | None:
-    """The text with a new table between the marks; None if the text does not contain them."""
+    """Text with a new table between the marks; None if the text does not contain them."""
     before, begin, rest = text.partition(TABLE[0])
     _, end, after = rest.partition(TABLE[1])
     return f"{before}{begin}\n{new}\n{end}{after}" if end else None

@@ -2,7 +2,7 @@
 
 lab       the learner's version, with stubs in place of the solutions
 live      the lecturer's version, in which cells tagged `live` contain only their first comments
-finished  the complete notebook; like `live`, it is also a talk with slides
+finished  the complete notebook; the live and finished versions are also talks with slides
 nbgrader  the complete notebook with marked solutions, from which nbgrader makes an assignment
 """
 
@@ -29,7 +29,7 @@ _NOT_MARKED = (
 
 
 def solution(cell: Cell) -> str:
-    """The code between the solution marks of a cell, without its indentation."""
+    """Code between the solution marks of a cell, without its indentation."""
     parts = _SOLUTION.findall(cell["source"] + "\n")
     return "\n\n".join(textwrap.dedent(part).strip("\n") for _, part in parts)
 
@@ -71,19 +71,20 @@ def labs(paths: Sequence[Path], out: Path, *, nbgrader: bool = False) -> list[Pa
     """Write the lab, live and finished versions of notebooks.
 
     Args:
-        paths: the notebooks.
-        out: the folder for the new files ``NAME.lab.ipynb``, ``NAME.live.ipynb`` and
-            ``NAME.finished.ipynb``; made if it does not exist.
-        nbgrader: also write ``out/source/NAME/NAME.ipynb``, where ``nbgrader generate_assignment
-            NAME`` and ``nbgrader autograde NAME`` expect it if `out` is the course folder.
+        paths: files of the notebooks.
+        out: folder for the new files ``NAME.lab.ipynb``, ``NAME.live.ipynb`` and
+            ``NAME.finished.ipynb``, which is created if it is missing.
+        nbgrader: whether to also write ``out/source/NAME/NAME.ipynb``, where ``nbgrader
+            generate_assignment NAME`` and ``nbgrader autograde NAME`` expect the notebook if `out`
+            is the course folder.
 
     Returns:
-        The paths of the files written.
+        The paths of the new files.
 
     Raises:
         InputError: a new file exists already and differs (it may contain somebody's work), `out` is
             the folder of the notebooks, two notebooks have the same name, or a solution is not
-            marked. No file is written then.
+            marked. In these cases no file is written.
     """
     new: dict[Path, Notebook] = {}
     paths = list(dict.fromkeys(paths))
@@ -91,7 +92,9 @@ def labs(paths: Sequence[Path], out: Path, *, nbgrader: bool = False) -> list[Pa
         if [other.name for other in paths].count(path.name) > 1:
             raise InputError(f"several of the notebooks are called {path.name}: choose one of them")
         if path.parent.resolve() == out.resolve():
-            raise InputError(f"--out {out} holds the notebooks themselves: choose another folder")
+            raise InputError(
+                f"--out {out} contains the notebooks themselves: choose another folder"
+            )
         for version, notebook in _versions(path).items():
             names = {other.name: f"{other.stem}.{version}.ipynb" for other in paths}
             relink(notebook, path.parent, out, names)
@@ -111,7 +114,7 @@ def labs(paths: Sequence[Path], out: Path, *, nbgrader: bool = False) -> list[Pa
 
 
 def _versions(path: Path) -> dict[str, Notebook]:
-    """The lab, live and finished versions of a notebook, by the names of the versions."""
+    """Lab, live and finished versions of a notebook, by the names of the versions."""
     versions = {
         "lab": lab(read(path), path.name),
         "live": live(read(path), path.name),
@@ -123,7 +126,7 @@ def _versions(path: Path) -> dict[str, Notebook]:
 
 
 def lab(notebook: Notebook, name: str = "the notebook") -> Notebook:
-    """The learner's version: stubs replace the solutions, and exercises have no outputs.
+    """Learner's version: stubs replace the solutions, and exercises have no outputs.
 
     All other cells keep their code and outputs. The notebook is changed in place.
 
@@ -153,9 +156,12 @@ def lab(notebook: Notebook, name: str = "the notebook") -> Notebook:
 
 
 def live(notebook: Notebook, name: str = "the notebook") -> Notebook:
-    """The lecturer's version: the lab, with only the first comments in cells tagged `live`.
+    """Lecturer's version: the lab, with only the first comments in cells tagged `live`.
 
-    The notebook is changed in place. Raises the errors of `lab`.
+    The notebook is changed in place.
+
+    Raises:
+        InputError: as in `lab`.
     """
     for cell in code_cells(lab(notebook, name)):
         if "live" in tags(cell):
@@ -166,12 +172,13 @@ def live(notebook: Notebook, name: str = "the notebook") -> Notebook:
 
 
 def set_slides(notebook: Notebook) -> None:
-    """Mark the cells as slides: one for each section and exercise, the rest step by step."""
+    """Mark cells as slides: a slide for each section and exercise, all other cells step by step."""
     for cell in notebook["cells"]:
         level = re.match(r"#*", cell["source"] * (cell["cell_type"] == "markdown"))
         depth = len(level.group()) if level else 0
         if "solution-text" in tags(cell):
-            kind = "skip"  # the slide shows the solution cell itself
+            # The slide shows the solution cell itself.
+            kind = "skip"
         elif "exercise" in tags(cell) or depth in (1, 2):
             kind = "slide"
         else:
@@ -203,10 +210,10 @@ def relink(notebook: Notebook, old: Path, new: Path, names: dict[str, str]) -> N
     """Change relative links so that they still work after the notebook has moved.
 
     Args:
-        notebook: the notebook, which is changed in place.
-        old: its folder before.
-        new: its folder after.
-        names: the new name of each notebook that moves with it, by the old name.
+        notebook: notebook whose links are changed in place.
+        old: folder of the notebook before the move.
+        new: folder of the notebook after the move.
+        names: new names of all notebooks that move together, by their old names.
     """
 
     def moved(match: re.Match[str]) -> str:

@@ -1,8 +1,8 @@
-"""Code behind the interactive figures, one module for each notebook that has any.
+"""Interactive figures of the notebooks, with one module for each notebook that has such figures.
 
-Each figure has three functions, and each works without the next: one computes the numbers
-(`descend`), one draws them (`draw_descent`), one adds the controls (`descent`). Sliders for an
-index go beyond the last entry of a shorter list; the last entry is then shown.
+Each figure has three functions: one computes the numbers (`descend`), one draws them
+(`draw_descent`), and one adds the controls (`descent`). Each function works without the later ones.
+If the slider for an index goes beyond the end of a list, the last entry is shown.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 if TYPE_CHECKING:
     from ipywidgets import FloatSlider, IntSlider, VBox
 
-# The classes of a scene by their names: class index, and mask H×W, True on the object.
+# The class index and the mask (H×W, True on the object) of each class in a scene, by its name.
 Targets = Mapping[str, int]
 Masks = Mapping[str, np.ndarray]
 
@@ -24,8 +24,8 @@ def interactive_figure(draw: Callable[..., Any], **controls: Any) -> VBox:
     """Controls above the figure that `draw` displays, which is drawn again after each change.
 
     Args:
-        draw: a function that displays a figure, with one keyword argument for each control.
-        controls: widgets of ipywidgets, by the names of these arguments.
+        draw: function that displays a figure, with one keyword argument for each control.
+        **controls: widgets of ipywidgets, by the names of these arguments.
     """
     from ipywidgets import VBox, interactive_output
 
@@ -33,7 +33,7 @@ def interactive_figure(draw: Callable[..., Any], **controls: Any) -> VBox:
 
 
 def float_slider(label: str, value: float, low: float, high: float, step: float) -> FloatSlider:
-    """Slider for real numbers from `low` to `high`, with room for a long label."""
+    """Slider for real numbers from `low` to `high`, wide enough for a long label."""
     from ipywidgets import FloatSlider, Layout
 
     return FloatSlider(

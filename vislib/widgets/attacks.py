@@ -1,6 +1,6 @@
 """Interactive figure of notebook 19: how large a perturbation must be to reach a target class.
 
-It also has the matrix of attacks that are evaluated on other networks.
+The module also draws the matrix of attacks that are evaluated on other networks.
 """
 
 from __future__ import annotations
@@ -23,16 +23,11 @@ if TYPE_CHECKING:
 def attacked(
     model: nets.Classifier, x: Tensor, target: int, level: int, *, steps: int = 10
 ) -> tuple[Tensor, Tensor]:
-    """An image attacked towards a class, and the model's probabilities for the result.
-
-    >>> model = nets.load("pocket_vgg")
-    >>> image, probabilities = attacked(model, torch.rand(1, 3, 64, 64), 3, level=2, steps=1)
-    >>> image.shape, probabilities.shape
-    (torch.Size([1, 3, 64, 64]), torch.Size([16]))
+    """Image attacked towards a class, and the model's probabilities for the result.
 
     Args:
-        model: the network.
-        x: the image, 1×C×H×W in [0, 1].
+        model: any network with class names.
+        x: image, 1×C×H×W in [0, 1].
         target: class that the attack should reach.
         level: largest perturbation of a value, in grey levels of 255.
         steps: number of steps of `vislib.attacks.bim`.
@@ -42,6 +37,11 @@ def attacked(
 
     Raises:
         ValueError: `level` is negative, or another argument is wrong, as in `vislib.attacks.bim`.
+
+    >>> model = nets.load("pocket_vgg")
+    >>> image, probabilities = attacked(model, torch.rand(1, 3, 64, 64), 3, level=2, steps=1)
+    >>> image.shape, probabilities.shape
+    (torch.Size([1, 3, 64, 64]), torch.Size([16]))
     """
     image = bim(model, x, target, epsilon=level / 255, steps=steps, targeted=True)
     with torch.no_grad():
@@ -54,8 +54,8 @@ def difference(x: Tensor, image: Tensor, *, factor: float = 10) -> Tensor:
     On mid-grey both signs are visible.
 
     Args:
-        x: the original images, N×C×H×W.
-        image: the attacked images, N×C×H×W.
+        x: original images, N×C×H×W.
+        image: attacked images, N×C×H×W.
         factor: factor by which the difference is enlarged.
     """
     return (0.5 + factor * (image - x)[0]).clamp(0, 1)
@@ -116,7 +116,6 @@ def draw_transfer(fractions: pd.DataFrame, title: str) -> None:
             for each network that is evaluated.
         title: title of the matrix.
     """
-
     height, width = fractions.shape
     figure = show.matrix_figure({title: (100 * fractions).round()}, cell=0.85)
     figure.axes[0].set(xlabel="evaluated network", ylabel="attacked network")
@@ -128,7 +127,7 @@ def draw_transfer(fractions: pd.DataFrame, title: str) -> None:
 
 
 def _best_transfers(fractions: pd.DataFrame) -> list[str]:
-    """For each row its largest number off the diagonal, in words."""
+    """Largest number off the diagonal of each row, in words."""
     texts = []
     for name, row in fractions.iterrows():
         others = row.drop(name, errors="ignore")
@@ -140,7 +139,7 @@ def attack_size(model: nets.Classifier, x: Tensor, target: int) -> VBox:
     """Sliders for the largest perturbation, in grey levels, and for the target class.
 
     Args:
-        model, x, target: as in `attacked`. The slider starts at this class.
+        model, x, target: as in `attacked`. The slider for the class starts at `target`.
     """
     return interactive_figure(
         partial(draw_attack, model, x),

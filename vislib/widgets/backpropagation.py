@@ -18,18 +18,18 @@ def look_at(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Class scores of a digit, and the gradient ``∂y_c/∂x`` of one of them.
 
+    Args:
+        net: weights and biases of all layers, as in `vislib.scratch.mlp_forward`.
+        digit: 64 pixels.
+        target: target class c, 0 to 9.
+
+    Returns:
+        10 scores, and the gradient as a signed map, 8×8.
+
     >>> net = [np.ones((10, 64))], [np.zeros(10)]
     >>> scores, gradient = look_at(net, np.full(64, 0.5), target=3)
     >>> scores.tolist() == [32.0] * 10, gradient.shape
     (True, (8, 8))
-
-    Args:
-        net: weights and biases of all layers, as in `vislib.scratch.mlp_forward`.
-        digit: 64 pixels.
-        target: the class c, 0 to 9.
-
-    Returns:
-        10 scores, and an 8×8 map, signed.
     """
     zs, _ = scratch.mlp_forward(digit[None], *net)
     return zs[-1][0], scratch.input_gradient(digit[None], target, *net).reshape(8, 8)
@@ -79,7 +79,7 @@ def look(net: tuple[list[np.ndarray], list[np.ndarray]], digits: np.ndarray) -> 
 
     Args:
         net: as in `look_at`.
-        digits: the digits to choose from, N×64.
+        digits: digits to choose from, N×64.
     """
 
     def draw(number: int, target: int) -> None:

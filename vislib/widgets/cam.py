@@ -1,4 +1,4 @@
-"""Interactive figure of notebook 09: from a class and a threshold to a box."""
+"""Interactive figure of notebook 09: the box of a class by CAM and a threshold."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NETS = {"GAP": "pocket_gap", "GMP": "pocket_gmp"}
 
 @cache
 def scene() -> tuple[Tensor, dict[str, list[localisation.Box]]]:
-    """The scene resized to 3×128×128, and the boxes of its categories in this image."""
+    """Scene, resized to 3×128×128, and the boxes of its categories."""
     coco = Coco(DATA / "pocket_coco", "gallery")
     height, width = coco.size(SCENE)
     down, across = SIZE / height, SIZE / width
@@ -42,14 +42,14 @@ def scene() -> tuple[Tensor, dict[str, list[localisation.Box]]]:
 
 @cache
 def class_map(pooling: str, category: int) -> Tensor:
-    """CAM of a class by the network with this pooling, 1×128×128, signed.
-
-    >>> class_map("GAP", 3).shape
-    torch.Size([1, 128, 128])
+    """CAM of a class in the network with this pooling, 1×128×128, signed.
 
     Args:
         pooling: "GAP" or "GMP", global average or maximum pooling.
         category: index of the class, 0 to 15.
+
+    >>> class_map("GAP", 3).shape
+    torch.Size([1, 128, 128])
     """
     maps = cam.cam(nets.load(NETS[pooling]), scene()[0][None], category)
     return upsample(maps, (SIZE, SIZE))[0]
@@ -63,8 +63,8 @@ def found_box(pooling: str, category: int, threshold: float) -> tuple[localisati
         threshold: fraction of the map's maximum above which a pixel belongs to the object.
 
     Returns:
-        The box (x, y, width, height) in pixels, and the largest IoU with a true box of the class,
-        NaN if there is none.
+        The box (x, y, width, height) in pixels, and its largest IoU with a true box of the class;
+        NaN if the class is not in the scene.
     """
     box = localisation.box(class_map(pooling, category), threshold)
     truths = scene()[1].get(nets.POCKET_CLASSES[category])
@@ -72,7 +72,7 @@ def found_box(pooling: str, category: int, threshold: float) -> tuple[localisati
 
 
 def draw_boxes(category: int, threshold: float = 0.2) -> None:
-    """Draw map and box of a class by both networks, with the true box dashed.
+    """Draw the map and box of a class by both networks, and the true box as a dashed line.
 
     Args:
         category, threshold: as in `found_box`.

@@ -31,19 +31,19 @@ def window_at(
 ) -> tuple[int, int, np.ndarray, float]:
     """One window of the convolution of ``EDGE_IMAGE`` with ``EDGE_KERNEL``.
 
-    >>> row, column, window, total = window_at(5)
-    >>> row, column, window.tolist(), total
-    (1, 1, [[0, 0, 2], [0, 1, 2], [0, 1, 2]], 6.0)
-
     Args:
-        position: number of the output cell in reading order, from 0. Numbers beyond the last cell
-            give the last cell.
+        position: number of the output cell in reading order, from 0. A number beyond the last cell
+            gives the last cell.
         stride: stride of the convolution.
-        padding: zeros around the image.
+        padding: number of zeros on each side of the image.
 
     Returns:
         Row and column of the output cell, the 3×3 pixels of the window, and the sum of their
         products with the kernel.
+
+    >>> row, column, window, total = window_at(5)
+    >>> row, column, window.tolist(), total
+    (1, 1, [[0, 0, 2], [0, 1, 2], [0, 1, 2]], 6.0)
     """
     columns = scratch.output_size(len(EDGE_IMAGE), len(EDGE_KERNEL), stride, padding)
     row, column = divmod(min(position, columns**2 - 1), columns)

@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 def top_unit(
     model: nn.Module, scenes: Tensor, tops: Mapping[str, TopPatches], stage: int, unit: int
 ) -> tuple[str, TopPatches, int, Tensor]:
-    """A unit, its strongest patches, and its reconstruction in each of their scenes.
+    """Unit with its strongest patches, and its reconstruction in the scene of each patch.
 
     Args:
-        model: the network.
-        scenes: the images that were searched, N×3×H×W.
-        tops: the strongest patches in each layer, by its dotted name.
+        model: network whose path to the layers is a chain, as in `vislib.features.deconvnet`.
+        scenes: images that were searched, N×3×H×W.
+        tops: strongest patches in each layer, by its dotted name.
         stage: number of the layer in `tops`, from 1.
-        unit: the channel. Numbers beyond the last unit give the last unit.
+        unit: channel. A number beyond the last unit gives the last unit.
 
     Returns:
-        Name of the layer, its patches, the unit, and the reconstructions, k×3×H×W.
+        The name of the layer, its patches, the unit, and the reconstructions, k×3×H×W.
     """
     layer, top = list(tops.items())[stage - 1]
     unit = top.units[min(unit, len(top.units) - 1)]
@@ -39,14 +39,14 @@ def top_unit(
 
 
 def windows(reconstructions: Tensor, boxes: Tensor) -> Tensor:
-    """The part of each reconstruction in its box, with zeros outside the image, k×3×h×w.
-
-    >>> windows(torch.ones(1, 3, 8, 8), torch.tensor([[-1, 3, 2, 6]]))[0, 0].sum(dim=1).tolist()
-    [0.0, 4.0, 4.0, 4.0]
+    """Part of each reconstruction in its box, with zeros outside the image, k×3×h×w.
 
     Args:
         reconstructions: k×3×H×W.
         boxes: top, bottom, left, right, with exclusive ends, k×4, all of one size.
+
+    >>> windows(torch.ones(1, 3, 8, 8), torch.tensor([[-1, 3, 2, 6]]))[0, 0].sum(dim=1).tolist()
+    [0.0, 4.0, 4.0, 4.0]
     """
     margin = int((boxes[:, 1] - boxes[:, 0]).max())
     wide = nn.functional.pad(reconstructions, [margin] * 4)

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @lru_cache(maxsize=64)
 def image(model: nn.Module, photo: Tensor, layer: str, octaves: int, lr: float) -> Tensor:
-    """The dream of one photograph, 1×3×H×W in [0, 1], with ten steps for each octave.
+    """Dream of one photograph, 1×3×H×W in [0, 1], with ten steps for each octave.
 
     Args:
-        model: the network.
-        photo: 1×3×H×W in [0, 1].
+        model: any network.
+        photo: photograph, 1×3×H×W in [0, 1].
         layer: dotted name of the layer whose feature maps are amplified.
         octaves: number of image sizes.
         lr: size of a step.

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def spatial_parts(parts: FullGradient) -> dict[str, Tensor]:
-    """The parts that are feature maps, N×K×h×w each: the input's, then those of the layers."""
+    """Parts that are feature maps, N×K×h×w each: that of the input, then those of the layers."""
     named = {"input": parts.input} | parts.biases
     return {name: part for name, part in named.items() if part.ndim == 4}
 
 
 def partial_map(parts: FullGradient, count: int, size: tuple[int, int]) -> Tensor:
-    """``Σ ψ`` of the first `count` spatial parts, N×1×H×W. All of them give `fullgrad`.
+    """Sum ``Σ ψ`` of the first `count` spatial parts, N×1×H×W; all parts together give FullGrad.
 
     Args:
         parts: result of `vislib.explain.fullgrad.fullgrad_parts`.
@@ -42,9 +42,9 @@ def draw_growing(
     """Draw the part that was added last, and the sum of all parts up to it with its P.
 
     Args:
-        model: the network.
-        x: the image, 1×C×H×W.
-        targets, masks: the classes in the image, see `vislib.widgets`.
+        model: any network with class names.
+        x: image, 1×C×H×W.
+        targets, masks: classes in the image and their masks, as in `vislib.widgets`.
         name: name of the target class.
         count: number of parts in the sum, from 1.
     """

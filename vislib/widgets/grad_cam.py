@@ -24,8 +24,8 @@ class StageMap(NamedTuple):
     Attributes:
         layer: dotted name of the layer.
         name: name of the class.
-        small: the map in the layer's own size, 1×h×w.
-        large: the map in the size of the image, 1×H×W.
+        small: map in the size of the layer's feature maps, 1×h×w.
+        large: map in the size of the image, 1×H×W.
         P: fraction of the map's energy on the mask of the class.
     """
 
@@ -39,12 +39,12 @@ class StageMap(NamedTuple):
 def look(
     model: nn.Module, x: Tensor, targets: Targets, masks: Masks, stage: int, category: int
 ) -> StageMap:
-    """Grad-CAM at one stage for one class. Numbers beyond the last stage or class give the last.
+    """Grad-CAM at one stage for one class. A number beyond the last entry gives the last entry.
 
     Args:
-        model: the network.
-        x: the image, 1×3×H×W.
-        targets, masks: the classes in the image, see `vislib.widgets`.
+        model: any network with convolutional stages.
+        x: image, 1×3×H×W.
+        targets, masks: classes in the image and their masks, as in `vislib.widgets`.
         stage: number of the stage (see `vislib.layers.stages`), from 1.
         category: number of the class in `targets`, from 0.
 
@@ -52,7 +52,7 @@ def look(
         ValueError: `stage` is below 1.
     """
     if stage < 1:
-        raise ValueError(f"stages count from 1, got {stage}")
+        raise ValueError(f"stage must be at least 1, got {stage}")
     layers = stages(model, x)
     layer = layers[min(stage, len(layers)) - 1]
     name = list(targets)[min(category, len(targets) - 1)]
@@ -64,7 +64,7 @@ def look(
 def draw_look(
     model: nn.Module, x: Tensor, targets: Targets, masks: Masks, stage: int, category: int
 ) -> None:
-    """Draw the object's outline, the map in the layer's own size, and the map over the image.
+    """Draw the outline of the object, and the map in the size of the layer and over the image.
 
     Args:
         model, x, targets, masks, stage, category: as in `look`.
@@ -86,7 +86,7 @@ def draw_look(
 
 
 def any_layer(model: nn.Module, x: Tensor, targets: Targets, masks: Masks) -> VBox:
-    """Sliders for the stage, from early to late, and the class.
+    """Sliders for the stage, from early to late, and for the class.
 
     Args:
         model, x, targets, masks: as in `look`.

@@ -18,7 +18,7 @@ START = np.array([-8.0, 2.0])
 
 
 def valley(v: np.ndarray) -> np.ndarray:
-    """Loss ``L(v) = ½ (1·v₁² + 10·v₂²)``: a long valley, ten times as curved across as along.
+    """Loss ``L(v) = ½ (1·v₁² + 10·v₂²)``: a valley with ten times the curvature across as along.
 
     Args:
         v: one point (2 values) or many (…×2).
@@ -34,13 +34,13 @@ def valley_gradient(v: np.ndarray) -> np.ndarray:
 def descend(rate: float, steps: int = 30) -> tuple[np.ndarray, np.ndarray]:
     """Gradient descent in the valley: the path, (steps + 1) × 2, and the loss along it.
 
+    Args:
+        rate: learning rate η. The descent converges for η < 0.2.
+        steps: number of steps.
+
     >>> path, losses = descend(0.1, steps=2)
     >>> path.round(2).tolist()
     [[-8.0, 2.0], [-7.2, 0.0], [-6.48, 0.0]]
-
-    Args:
-        rate: the learning rate η. The descent converges for η < 0.2.
-        steps: number of steps.
     """
     path = scratch.gradient_descent(valley_gradient, START, rate, steps)
     return path, valley(path)
@@ -86,7 +86,7 @@ def draw_descent(rate: float, steps: int = 30) -> None:
 
 
 def draw_contours(axis: Any) -> None:
-    """Draw contour lines of the valley, and a star at its lowest point, on axes of matplotlib."""
+    """Draw contour lines of the valley, and a star at its minimum, on axes of matplotlib."""
     x, y = np.meshgrid(np.linspace(-10, 10, 201), np.linspace(-5, 5, 201))
     levels = [0.5, 2, 5, 10, 20, 35, 55, 80, 120, 170]
     axis.contour(x, y, valley(np.stack([x, y], axis=-1)), levels, colors="0.6", linewidths=1)

@@ -24,14 +24,14 @@ def step(model: nn.Module, x: Tensor, target: int, depth: int) -> tuple[str, Ten
     """Guided backprop and Grad-CAM with the last `depth` layers random.
 
     Args:
-        model: the trained network.
-        x: the image, 1×3×H×W.
-        target: the class.
-        depth: number of layers with random weights, counted from the logits. 0 is the trained
-            network; numbers beyond the number of layers make all of them random.
+        model: trained network.
+        x: image, 1×3×H×W.
+        target: target class.
+        depth: number of layers with random weights, counted from the logits. 0 gives the trained
+            network; a number beyond the number of layers makes all layers random.
 
     Returns:
-        Name of the last layer that was randomised ("none" for 0), and the two maps.
+        The name of the last layer that was randomised ("none" for 0), and the two maps.
 
     Raises:
         ValueError: `depth` is negative.
@@ -45,8 +45,7 @@ def step(model: nn.Module, x: Tensor, target: int, depth: int) -> tuple[str, Ten
 
 
 def draw_step(model: nn.Module, x: Tensor, target: int, depth: int) -> None:
-    """Draw the scene and both maps, with their rank correlation ρ with those of the
-    trained network.
+    """Draw the scene and both maps, with rank correlations ρ to the maps of the trained network.
 
     Args:
         model, x, target, depth: as in `step`.

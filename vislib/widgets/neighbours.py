@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 
 def neighbours_at(spaces: Mapping[str, Tensor], query: int, depth: int, k: int = 5) -> list[int]:
-    """The `k` nearest neighbours of one image in one feature space, nearest first.
-
-    >>> import torch
-    >>> neighbours_at({"pixels": torch.tensor([[0.0], [1.0], [3.0]])}, query=2, depth=0, k=2)
-    [1, 0]
+    """Indices of the `k` nearest neighbours of one image in one feature space, nearest first.
 
     Args:
         spaces: features of the same N images in several layers, N×D each, by name.
         query: index of the image.
         depth: number of the feature space, from 0.
         k: number of neighbours.
+
+    >>> import torch
+    >>> neighbours_at({"pixels": torch.tensor([[0.0], [1.0], [3.0]])}, query=2, depth=0, k=2)
+    [1, 0]
     """
     features = list(spaces.values())[depth]
     indices = nearest_neighbours(features, k + 1, queries=features[query][None])[0].tolist()
@@ -38,11 +38,11 @@ def neighbours_at(spaces: Mapping[str, Tensor], query: int, depth: int, k: int =
 def draw_rows(
     crops: Crops, rows: Sequence[tuple[str, int, Sequence[int]]], *, size: float = 1.8
 ) -> None:
-    """Draw rows of an image and its neighbours. ✓ marks the same category, ✗ another one.
+    """Draw rows of an image and its neighbours; ✓ marks the same category, ✗ another category.
 
     Args:
         crops: images with their categories.
-        rows: for each row a title, the index of the image, and the indices of its neighbours.
+        rows: title, index of the image, and indices of its neighbours for each row.
         size: width of an image in inches.
     """
     import matplotlib.pyplot as plt
@@ -92,12 +92,12 @@ def draw_maps(
     alt: str,
     shown: Sequence[str] = ("zebra", "clock", "cat", "dog"),
 ) -> None:
-    """Draw maps side by side. A few categories have marks, the others are grey.
+    """Draw maps side by side, with marks for a few categories and grey dots for the others.
 
     Args:
         crops: images with their categories.
         maps: points of the images, N×2, by the title of the map.
-        alt: description of the figure.
+        alt: what a reader who cannot see the figure should know, in a sentence.
         shown: names of the categories with marks, up to four.
     """
     import matplotlib.pyplot as plt
@@ -123,12 +123,12 @@ def draw_maps(
 def neighbour_browser(
     crops: Crops, spaces: Mapping[str, Tensor], *, query: int = 0, depth: int = 1
 ) -> VBox:
-    """Sliders for the image and for the layer. The upper row shows the first space.
+    """Sliders for the image and for the layer; the upper row shows the first feature space.
 
     Args:
         crops: images with their categories.
         spaces: as in `neighbours_at`.
-        query, depth: where the sliders start.
+        query, depth: initial values of the sliders.
     """
 
     def draw(query: int, depth: int) -> None:

@@ -19,18 +19,18 @@ STEP = 8
 
 
 def cover(x: Tensor, row: int, column: int, size: int, kind: str = "grey") -> Tensor:
-    """The image with a square in it that shows a baseline, 1×3×H×W.
-
-    >>> covered = cover(torch.zeros(1, 3, 16, 16), row=1, column=0, size=4)
-    >>> covered[0, 0, 7:13, 0].tolist()
-    [0.0, 0.5, 0.5, 0.5, 0.5, 0.0]
+    """Image in which a square shows the baseline, 1×3×H×W.
 
     Args:
-        x: the image, 1×3×H×W.
+        x: image, 1×3×H×W.
         row: top of the square, in steps of 8 pixels.
         column: left side of the square, in steps of 8 pixels.
         size: side of the square in pixels.
         kind: kind of the baseline, as in `vislib.transforms.baseline_image`.
+
+    >>> covered = cover(torch.zeros(1, 3, 16, 16), row=1, column=0, size=4)
+    >>> covered[0, 0, 7:13, 0].tolist()
+    [0.0, 0.5, 0.5, 0.5, 0.5, 0.0]
     """
     covered = x.clone()
     square = (..., slice(row * STEP, row * STEP + size), slice(column * STEP, column * STEP + size))
@@ -42,9 +42,9 @@ def probabilities(model: nets.Classifier, x: Tensor, targets: list[int]) -> list
     """Probabilities of the target classes for the first image.
 
     Args:
-        model: the network.
-        x: N×3×H×W.
-        targets: indices of the classes.
+        model: any network.
+        x: images, N×3×H×W.
+        targets: indices of the target classes.
     """
     with torch.no_grad():
         return model(x).softmax(dim=1)[0, targets].tolist()
@@ -62,8 +62,8 @@ def draw_square(
     """Draw the covered image, and the probabilities of some classes with and without the square.
 
     Args:
-        model: the network.
-        targets: indices of the classes.
+        model: any network with class names.
+        targets: indices of the target classes.
         x, row, column, size, kind: as in `cover`.
     """
     import matplotlib.pyplot as plt
@@ -100,8 +100,8 @@ def square(model: nets.Classifier, x: Tensor, targets: list[int]) -> VBox:
     """Controls for the position of the square, its size and its baseline.
 
     Args:
-        model: the network.
-        x: the image, 1×3×H×W.
+        model: any network with class names.
+        x: image, 1×3×H×W.
         targets: indices of the classes whose probabilities are shown.
     """
     from ipywidgets import Dropdown

@@ -21,21 +21,21 @@ GOALS = {"AND": (0, 0, 0, 1), "OR": (0, 1, 1, 1), "NAND": (1, 1, 1, 0), "XOR": (
 def decisions(w1: float, w2: float, bias: float, goal: str = "NAND") -> tuple[np.ndarray, int]:
     """Outputs of a perceptron at the four corners, and how many of them are right.
 
+    Args:
+        w1, w2: weights of the two inputs.
+        bias: bias of the perceptron.
+        goal: name of the logical function, "AND", "OR", "NAND" or "XOR".
+
     >>> outputs, right = decisions(-2, -2, 3, goal="NAND")
     >>> outputs.tolist(), right
     ([1, 1, 1, 0], 4)
-
-    Args:
-        w1, w2: the weights.
-        bias: the bias.
-        goal: name of the logical function, "AND", "OR", "NAND" or "XOR".
     """
     outputs = scratch.perceptron(CORNERS, np.array([w1, w2]), bias)
     return outputs, int(np.sum(outputs == GOALS[goal]))
 
 
 def draw_decision_line(w1: float, w2: float, bias: float, goal: str = "NAND") -> None:
-    """Draw the plane of two inputs: where the perceptron fires, its border, and the goal.
+    """Draw the plane of two inputs with the decision line, the firing side and the goal.
 
     Args:
         w1, w2, bias, goal: as in `decisions`.
@@ -64,7 +64,7 @@ def draw_decision_line(w1: float, w2: float, bias: float, goal: str = "NAND") ->
 
 
 def draw_corners(axis: Any, points: np.ndarray, lines: Any, goal: str = "XOR") -> None:
-    """Draw the four corners at `points`: filled if the goal is 1, open if it is 0.
+    """Draw the four corners at `points`, filled for a goal of 1 and open for 0, and lines.
 
     Args:
         axis: axes of matplotlib.
@@ -105,12 +105,12 @@ def decision_line() -> VBox:
 def small_change(change: float, z: float = -0.2) -> tuple[float, float]:
     """Outputs of a step neuron and of a sigmoid neuron after a change of one weight.
 
-    >>> small_change(0.2, z=-0.2)
-    (0.0, 0.5)
-
     Args:
         change: change of the weight, whose input is 1.
         z: weighted input of both neurons before the change.
+
+    >>> small_change(0.2, z=-0.2)
+    (0.0, 0.5)
     """
     after = z + change
     return float(after > 0), float(scratch.sigmoid(after))

@@ -1,4 +1,4 @@
-"""Interactive figure of notebook 14: strength γ of LRP-γ, and the layers that have it."""
+"""Interactive figure of notebook 14: the strength γ of LRP-γ, and the layers with this rule."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ def look(
     """LRP with `composite`, its energy on the object, and how much of the relevance cancels.
 
     Args:
-        model: the network.
-        x: the image, 1×3×H×W in [0, 1].
-        target: the class.
+        model: any network that LRP supports.
+        x: image, 1×3×H×W in [0, 1].
+        target: target class.
         mask: H×W, True on the object.
         gamma, switch: as in `composite`.
 
     Returns:
         The map R summed over the colours, 1×H×W; the fraction P of its energy on the mask; and
-        ``Σ|R| / |ΣR|``, which is 1 if all relevance has one sign and large if much of it cancels.
+        ``Σ|R| / |ΣR|``, which is 1 if all relevance has one sign, and large if much of it cancels.
     """
     rule = composite(gamma, switch, convolutions(model, x))
     R = lrp(model, x, target, rule=rule)[0].sum(dim=0, keepdim=True)
@@ -66,7 +66,7 @@ def look(
 def draw_look(
     model: nn.Module, x: Tensor, target: int, mask: np.ndarray, gamma: float, switch: int
 ) -> None:
-    """Draw the object's outline, the map, and the map over the image.
+    """Draw the outline of the object, the map, and the map over the image.
 
     Args:
         model, x, target, mask, gamma, switch: as in `look`.
@@ -87,7 +87,7 @@ def draw_look(
 
 
 def composites(model: nn.Module, x: Tensor, target: int, mask: np.ndarray) -> VBox:
-    """Sliders for γ and for the number of convolutions that have it, from the pixels on.
+    """Sliders for γ and for the number of convolutions with LRP-γ, from the pixels on.
 
     Args:
         model, x, target, mask: as in `look`.

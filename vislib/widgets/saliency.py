@@ -23,11 +23,11 @@ class Smoothed(NamedTuple):
     """SmoothGrad of one image.
 
     Attributes:
-        copy: the first noisy copy of the image, 1×3×H×W.
+        copy: first noisy copy of the image, 1×3×H×W.
         probability: probability of the target class for this copy.
-        map: the mean gradient, 1×3×H×W, signed.
+        map: mean gradient, 1×3×H×W, signed.
         P: fraction of the map's energy on the object.
-        variation: the map's total variation.
+        variation: total variation of the map.
     """
 
     copy: Tensor
@@ -43,9 +43,9 @@ def smoothed(
     """SmoothGrad of one image, with the first of its noisy copies.
 
     Args:
-        model: the network.
-        x: the image, 1×3×H×W.
-        target: the class.
+        model: any network.
+        x: image, 1×3×H×W.
+        target: target class.
         mask: H×W, True on the object.
         level: standard deviation of the noise as a fraction of the image's range.
         n: number of noisy copies.
@@ -62,7 +62,7 @@ def smoothed(
 def draw_smoothed(
     model: nn.Module, x: Tensor, target: int, mask: np.ndarray, level: float, n: int
 ) -> None:
-    """Draw the first noisy copy and the mean of n gradients.
+    """Draw the first noisy copy and the mean gradient of n copies.
 
     Args:
         model, x, target, mask, level, n: as in `smoothed`.

@@ -28,7 +28,7 @@ class Regularisers(NamedTuple):
         tv_weight: weight of the total variation in the objective.
         sigma: standard deviation of the blur after each step, in pixels.
         shift: largest shift of the jitter, in pixels.
-        waves: whether to optimise Fourier coefficients instead of pixels. Then there is no blur.
+        waves: whether to optimise Fourier coefficients instead of pixels, without blur.
     """
 
     l2_weight: float = 0.0
@@ -40,12 +40,12 @@ class Regularisers(NamedTuple):
 
 @lru_cache(maxsize=64)
 def image(model: nn.Module, target: int, chosen: Regularisers) -> tuple[Tensor, float]:
-    """The class model, 1×3×64×64, and its logit without the regularisers.
+    """Class model, 1×3×64×64, and its logit without the regularisers.
 
     Args:
-        model: the network.
-        target: the class.
-        chosen: the regularisers.
+        model: any network.
+        target: target class.
+        chosen: strengths of the regularisers.
     """
     start = noise(1, 3, SIDE, SIDE)
     transforms = [jitter(chosen.shift)] if chosen.shift else []

@@ -1,8 +1,8 @@
 """Interactive figure of notebook 05: the Deep Visualization Toolbox.
 
-For a chosen image (also an uploaded one), network, layer and unit, it shows the unit's feature map,
-the patches of other images that excite the unit most, the pixels of these patches that do so, and
-an image that was synthesised to excite it.
+For a chosen image (which may be uploaded), network, layer and unit, the toolbox shows the unit's
+feature map, the patches of other images that excite the unit most, the pixels of these patches that
+excite it, and an image that was synthesised to excite it.
 
 Yosinski, Clune, Nguyen, Fuchs & Lipson 2015, "Understanding Neural Networks Through Deep
 Visualization".
@@ -55,7 +55,7 @@ PREFERRED_SIDE = 64
 
 @cache
 def net(name: str) -> nets.Classifier:
-    """The network of this name, loaded once."""
+    """Load a network by its name, only once."""
     return nets.load(name)
 
 
@@ -65,11 +65,11 @@ def layers(name: str) -> dict[str, int]:
 
     These are the ReLUs that give feature maps and whose units have a receptive field.
 
-    >>> list(layers("pocket_vgg").items())[:2]
-    [('net.features.1', 16), ('net.features.4', 32)]
-
     Args:
         name: name of the network, as in `vislib.nets.load`.
+
+    >>> list(layers("pocket_vgg").items())[:2]
+    [('net.features.1', 16), ('net.features.4', 32)]
     """
     model = net(name)
     relus = [part for part, module in model.named_modules() if isinstance(module, nn.ReLU)]
@@ -92,21 +92,21 @@ def _has_field(model: nets.Classifier, layer: str) -> bool:
 
 
 def fitted(image: Tensor, side: int) -> Tensor:
-    """An image as a square, 3×side×side: the shorter side resized, the middle cut out.
-
-    >>> fitted(torch.rand(3, 90, 200), 64).shape
-    torch.Size([3, 64, 64])
+    """Image as a square, 3×side×side: the shorter side resized, the middle cut out.
 
     Args:
         image: 3×H×W in [0, 1].
         side: height and width of the result.
+
+    >>> fitted(torch.rand(3, 90, 200), 64).shape
+    torch.Size([3, 64, 64])
     """
     return images.centre_crop(images.resize(image, side), side).clamp(0, 1)
 
 
 @lru_cache(maxsize=2)
 def scenes(side: int, count: int = SCENES) -> tuple[Tensor, ...]:
-    """The first scenes of the shipped split, 3×side×side each.
+    """First scenes of the shipped split, 3×side×side each.
 
     Args:
         side: height and width of each scene, as in `fitted`.
@@ -119,7 +119,7 @@ def scenes(side: int, count: int = SCENES) -> tuple[Tensor, ...]:
 
 @lru_cache(maxsize=2)
 def patches(name: str, layer: str) -> TopPatches:
-    """Top patches of all units of a layer. The results for the last two layers stay in memory.
+    """Top patches of all units of a layer; the results for the last two layers stay in memory.
 
     Args:
         name: name of the network.
@@ -131,14 +131,14 @@ def patches(name: str, layer: str) -> TopPatches:
 
 @lru_cache(maxsize=64)
 def preferred_input(name: str, layer: str, unit: int) -> Tensor:
-    """An image that excites a unit, by gradient ascent on the mean of its feature map, 3×64×64.
+    """Image that excites a unit, by gradient ascent on the mean of its feature map, 3×64×64.
 
     The gradient of a silent unit is zero, so a leaky ReLU replaces its ReLU during the ascent.
 
     Args:
         name: name of the network.
         layer: dotted name of a ReLU.
-        unit: the channel.
+        unit: channel.
     """
     leaky = copy.deepcopy(net(name))
     leaky.set_submodule(layer, nn.LeakyReLU(0.1))
@@ -162,14 +162,14 @@ class Look:
     """Everything that the toolbox shows about one unit.
 
     Attributes:
-        image: the image that entered the network, 3×H×W.
-        activation: the unit's feature map, h×w.
-        box: the receptive field at the largest activation: top, bottom, left, right.
-        guided: guided backprop from there, cut to the box.
-        deconvnet: the deconvnet from there, cut to the box.
-        crops: the unit's top patches, k×3×h×w.
-        views: guided backprop in each of them, k×3×h×w.
-        preferred_input: an image that excites the unit, 3×64×64.
+        image: image that entered the network, 3×H×W.
+        activation: feature map of the unit, h×w.
+        box: receptive field at the largest activation: top, bottom, left, right.
+        guided: guided backprop from the largest activation, cut to the box.
+        deconvnet: deconvnet from the largest activation, cut to the box.
+        crops: top patches of the unit, k×3×h×w.
+        views: guided backprop in each of the top patches, k×3×h×w.
+        preferred_input: image that excites the unit, 3×64×64.
     """
 
     image: Tensor
@@ -183,13 +183,13 @@ class Look:
 
 
 def look(image: Tensor, name: str, layer: str, unit: int) -> Look:
-    """Everything that the toolbox shows about one unit.
+    """`Look` with everything that the toolbox shows about one unit.
 
     Args:
         image: any image, 3×H×W in [0, 1].
         name: name of the network.
         layer: one of its `layers`.
-        unit: the channel.
+        unit: channel.
     """
     model = net(name)
     image = fitted(image, model.input_size)
@@ -220,8 +220,8 @@ def look(image: Tensor, name: str, layer: str, unit: int) -> Look:
 def draw_look(image: Tensor, name: str, layer: str, unit: int) -> None:
     """Draw everything about one unit in one figure.
 
-    The upper row has the image, the feature map, the top patches and the synthesised image; the
-    lower row has the views.
+    The upper row shows the image, the feature map, the top patches and the synthesised image; the
+    lower row shows the views.
 
     Args:
         image, name, layer, unit: as in `look`.
@@ -257,7 +257,7 @@ def uploaded(files: Sequence[Mapping[str, Any]]) -> tuple[str, Tensor]:
     """Name and image (3×H×W in [0, 1]) of the last uploaded file.
 
     Args:
-        files: value of a `FileUpload`, with the ``name`` and ``content`` of each file.
+        files: value of a `FileUpload`, with the ``name`` and the ``content`` of each file.
 
     Raises:
         InputError: the file is not an image, damaged, or too large.
@@ -274,7 +274,7 @@ def uploaded(files: Sequence[Mapping[str, Any]]) -> tuple[str, Tensor]:
 
 
 class Toolbox:
-    """Controls above the figure of `draw_look`. A change of any control gives one drawing.
+    """Controls above the figure of `draw_look`, which each change of a control draws again.
 
     Attributes:
         box: controls and figure, for display.
@@ -312,12 +312,12 @@ class Toolbox:
         self.run({"owner": self.net})
 
     def run(self, change: Mapping[str, Any]) -> None:
-        """After a change of one control, fit the others to it and draw once.
+        """Adapt the other controls to a change of one control, and draw once.
 
         Args:
-            change: its entry ``owner`` is the control that was changed.
+            change: change, whose entry ``owner`` is the control that was changed.
         """
-        # The changes that this method makes itself need no drawing.
+        # Changes that this method itself makes do not need another drawing.
         if self._running:
             return
         self._running = True
@@ -334,7 +334,7 @@ class Toolbox:
         self.draw()
 
     def upload(self) -> bool:
-        """Choose the uploaded image, or say why it cannot be shown. Return whether it is shown."""
+        """Choose the uploaded image, or explain the error; return whether the image was chosen."""
         if not self.file.value:
             return False
         try:
@@ -359,7 +359,7 @@ class Toolbox:
 
 
 def toolbox(first: str = "pocket_vgg") -> VBox:
-    """Controls for image, own image, network, layer and unit, above the figure of `draw_look`.
+    """Controls for image, uploaded image, network, layer and unit, above the figure.
 
     Args:
         first: name of the network that is shown first.
