@@ -1,7 +1,7 @@
 """Occlusion: cover a part of the image and measure how the logits change.
 
 A square slides over the image, and the network runs with the square at each position. Zeiler &
-Fergus 2013 show three maps from one such run (`slide`): the probability of the true class, the most
+Fergus 2014 show three maps from one such run (`slide`): the probability of the true class, the most
 likely class, and the total activation of one feature map. `occlusion` returns an attribution map.
 The value of a pixel p is the mean decrease of the class score over the squares Q that cover it:
 
