@@ -129,3 +129,8 @@ def single(double) -> Callable[[str], nn.Module]:
 def small_x() -> Tensor:
     """Two random images of 18 pixels in float64."""
     return torch.rand(2, 3, 18, 18, dtype=torch.double, generator=torch.Generator().manual_seed(1))
+
+
+# --- Modules of the tests whose assertions pytest explains ----------------------------------------
+
+pytest.register_assert_rewrite("answers")

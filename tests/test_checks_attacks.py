@@ -1,9 +1,10 @@
-"""Checks of notebook 19: right answers, and wrong ones written differently from the mistakes."""
+"""The checks of notebook 19: right answers, and wrong ones that are not usual mistakes."""
 
-import pytest
+from __future__ import annotations
+
+from answers import answer_tests
 
 from vislib.attacks import project
-from vislib.checks import Wrong
 from vislib.checks import attacks as check
 
 
@@ -34,48 +35,81 @@ def in_place(x, y, epsilon):
     return y.sub_(x).clamp_(-epsilon, epsilon).add_(x).clamp_(0, 1)
 
 
-RIGHT = [
-    ("fgsm", fgsm),
-    ("project_linf", project),
-    ("project_linf", lambda x, y, e: y.clamp(x - e, x + e).clamp(0, 1)),
-    ("step_to_aim", step_to_aim),
-    ("project_l2", project_l2),
-    ("project_l2", lambda x, y, e: project(x, y, e, "l2")),
-    ("project_l2", lambda x, y, e: (x + (y - x).renorm(2, 0, e)).clamp(0, 1)),
-]
+RIGHT = {
+    "FGSM": (check.fgsm, fgsm),
+    "L-infinity projection by vislib": (check.project_linf, project),
+    "L-infinity projection by clamp": (
+        check.project_linf,
+        lambda x, y, e: y.clamp(x - e, x + e).clamp(0, 1),
+    ),
+    "step to the aim": (check.step_to_aim, step_to_aim),
+    "L2 projection": (check.project_l2, project_l2),
+    "L2 projection by vislib": (check.project_l2, lambda x, y, e: project(x, y, e, "l2")),
+    "L2 projection by renorm": (
+        check.project_l2,
+        lambda x, y, e: (x + (y - x).renorm(2, 0, e)).clamp(0, 1),
+    ),
+}
 
-WRONG = [
-    ("fgsm", lambda *a: fgsm(*a, way=-1), "lowers the loss"),
-    ("fgsm", lambda *a: fgsm(*a, loss=False), "raises the logit"),
-    ("fgsm", lambda *a: fgsm(*a, loss=False, way=-1), "not of the logit"),
-    ("fgsm", lambda m, x, t, e: fgsm(m, x, t, 1.0), "size of the step is missing"),
-    ("project_linf", lambda x, y, e: project(x, 2 * x - y, e), "y − x, not x − y"),
-    ("project_linf", lambda x, y, e: project(x, y.max(x), e), "may be negative"),
-    (
-        "project_linf",
+WRONG = {
+    "FGSM that lowers the loss": (check.fgsm, lambda *a: fgsm(*a, way=-1), "lowers the loss"),
+    "FGSM that raises the logit": (check.fgsm, lambda *a: fgsm(*a, loss=False), "raises the logit"),
+    "FGSM that lowers the logit": (
+        check.fgsm,
+        lambda *a: fgsm(*a, loss=False, way=-1),
+        "not of the logit",
+    ),
+    "FGSM with a step of 1": (
+        check.fgsm,
+        lambda m, x, t, e: fgsm(m, x, t, 1.0),
+        "size of the step is missing",
+    ),
+    "a difference of the wrong sign": (
+        check.project_linf,
+        lambda x, y, e: project(x, 2 * x - y, e),
+        "y − x, not x − y",
+    ),
+    "positive changes only": (
+        check.project_linf,
+        lambda x, y, e: project(x, y.max(x), e),
+        "may be negative",
+    ),
+    "one factor for all values": (
+        check.project_linf,
         lambda x, y, e: (
             x + (y - x) * e / (y - x).abs().amax((1, 2, 3), keepdim=True).clamp(min=e)
         ).clamp(0, 1),
         "Clamp each value separately",
     ),
-    ("project_linf", in_place, "changes its input"),
-    ("step_to_aim", lambda *a: step_to_aim(*a, way=1), "leads away from the aim"),
-    ("step_to_aim", lambda *a: step_to_aim(*a, way=1, loss=False), "logit of the aim"),
-    ("step_to_aim", lambda m, y, a, s: step_to_aim(m, y, a, s) - y, "add it"),
-    ("project_l2", lambda *a: project_l2(*a, stretch=True), "never stretch"),
-    ("project_l2", lambda *a: project_l2(*a, batch=True), "its own norm"),
-    ("project_l2", lambda x, y, e: project(x, y, e, "linf"), "This clamps each value"),
-]
+    "an input that is changed": (check.project_linf, in_place, "changes its input"),
+    "a step away from the aim": (
+        check.step_to_aim,
+        lambda *a: step_to_aim(*a, way=1),
+        "leads away from the aim",
+    ),
+    "a step that raises the logit": (
+        check.step_to_aim,
+        lambda *a: step_to_aim(*a, way=1, loss=False),
+        "logit of the aim",
+    ),
+    "the step alone": (check.step_to_aim, lambda m, y, a, s: step_to_aim(m, y, a, s) - y, "add it"),
+    "an L2 projection that stretches": (
+        check.project_l2,
+        lambda *a: project_l2(*a, stretch=True),
+        "never stretch",
+    ),
+    "one norm for the batch": (
+        check.project_l2,
+        lambda *a: project_l2(*a, batch=True),
+        "its own norm",
+    ),
+    "an L-infinity projection": (
+        check.project_l2,
+        lambda x, y, e: project(x, y, e, "linf"),
+        "This clamps each value",
+    ),
+}
 
-
-@pytest.mark.parametrize(("name", "answer"), RIGHT)
-def test_right_answers_pass(name, answer, capsys):
-    for _ in range(5):
-        getattr(check, name)(answer)
-    assert capsys.readouterr().out.startswith("✓")
-
-
-@pytest.mark.parametrize(("name", "answer", "message"), WRONG)
-def test_wrong_answers_get_advice(name, answer, message):
-    with pytest.raises(Wrong, match=message):
-        getattr(check, name)(answer)
+test_right_answers_pass, test_wrong_answers_get_advice, test_every_exercise_has_a_right_answer = (
+    answer_tests(check, RIGHT, WRONG)
+)

@@ -1,15 +1,12 @@
-"""Checks of notebook 09: right answers, and wrong ones written differently from the mistakes."""
+"""The checks of notebook 09: right answers, and wrong ones that are not usual mistakes."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import pytest
 import torch
+from answers import answer_tests
 from scipy.ndimage import label
 
-from vislib.checks import Wrong
 from vislib.checks import cam as check
 from vislib.measure import localisation
 
@@ -56,66 +53,106 @@ def corner_overlap(a, b):
     return both / (a[2] * a[3] + b[2] * b[3] - both)
 
 
-RIGHT = [
-    ("class_maps", class_maps),
-    ("class_maps", lambda f, w: torch.einsum("ck,kij->cij", w, f)),
-    ("scores", lambda maps, bias: maps.mean(dim=(1, 2)) + bias),
-    ("scores", lambda maps, bias: (maps + bias[:, None, None]).flatten(1).mean(1).numpy()),
-    ("box_of", localisation.box),
-    ("box_of", box_of),
-    ("box_of", lambda m, t: box_of(m, t, connect=np.ones((3, 3)))),
-    ("overlap", localisation.iou),
-    ("overlap", overlap),
-]
+RIGHT = {
+    "class maps": (check.class_maps, class_maps),
+    "class maps by einsum": (check.class_maps, lambda f, w: torch.einsum("ck,kij->cij", w, f)),
+    "scores": (check.scores, lambda maps, bias: maps.mean(dim=(1, 2)) + bias),
+    "scores with the bias first": (
+        check.scores,
+        lambda maps, bias: (maps + bias[:, None, None]).flatten(1).mean(1).numpy(),
+    ),
+    "box by vislib": (check.box_of, localisation.box),
+    "box": (check.box_of, box_of),
+    "box with corners connected": (
+        check.box_of,
+        lambda m, t: box_of(m, t, connect=np.ones((3, 3))),
+    ),
+    "overlap by vislib": (check.overlap, localisation.iou),
+    "overlap": (check.overlap, overlap),
+}
 
-WRONG = [
-    ("class_maps", lambda f, w: f.sum(0).expand(len(w), -1, -1), "not weighted yet"),
-    ("class_maps", lambda f, w: torch.einsum("ck,kij->ijc", w, f), "class axis comes first"),
-    ("class_maps", lambda f, w: class_maps(f, -w), "wrong sign"),
-    ("class_maps", lambda f, w: class_maps(f, w.T), "stopped with RuntimeError"),
-    ("box_of", lambda m, t: box_of(m, t, choose=None), "Only the largest connected part"),
-    (
-        "box_of",
+WRONG = {
+    "maps that are not weighted": (
+        check.class_maps,
+        lambda f, w: f.sum(0).expand(len(w), -1, -1),
+        "not weighted yet",
+    ),
+    "class axis last": (
+        check.class_maps,
+        lambda f, w: torch.einsum("ck,kij->ijc", w, f),
+        "class axis comes first",
+    ),
+    "class maps of the wrong sign": (
+        check.class_maps,
+        lambda f, w: class_maps(f, -w),
+        "wrong sign",
+    ),
+    "transposed weights": (
+        check.class_maps,
+        lambda f, w: class_maps(f, w.T),
+        "stopped with RuntimeError",
+    ),
+    "box of all parts": (
+        check.box_of,
+        lambda m, t: box_of(m, t, choose=None),
+        "Only the largest connected part",
+    ),
+    "box of the first part": (
+        check.box_of,
         lambda m, t: box_of(m, t, choose=lambda areas: 0, connect=np.ones((3, 3))),
         "not the first",
     ),
-    ("box_of", most_frequent_number, "Part 0 is the background"),
-    ("box_of", lambda m, t: box_of(m, t, above=lambda v, s: v > s), "fraction of the maximum"),
-    (
-        "box_of",
+    "box of the most frequent number": (
+        check.box_of,
+        most_frequent_number,
+        "Part 0 is the background",
+    ),
+    "threshold as a value": (
+        check.box_of,
+        lambda m, t: box_of(m, t, above=lambda v, s: v > s),
+        "fraction of the maximum",
+    ),
+    "threshold as a fraction of the range": (
+        check.box_of,
         lambda m, t: box_of(m, t, above=lambda v, s: v > v.min() + s * (v.max() - v.min())),
         "not of the range",
     ),
-    (
-        "box_of",
+    "threshold of absolute values": (
+        check.box_of,
         lambda m, t: box_of(m, t, above=lambda v, s: abs(v) > s * abs(v).max()),
         "do not take absolute values",
     ),
-    (
-        "box_of",
+    "box of the absolute map": (
+        check.box_of,
         lambda m, t: localisation.box(m.abs(), t),
         "do not take absolute values|has no box",
     ),
-    ("box_of", whole_image_if_empty, "no value above zero"),
-    ("box_of", lambda m, t: 3.0, "shape"),
-    ("overlap", lambda a, b: overlap(a, b, union=lambda f, s: f), "not by the larger box"),
-    ("overlap", lambda a, b: overlap(a, b, union=lambda f, s: s), "not by the smaller box"),
-    ("overlap", lambda a, b: overlap(a, b, union=lambda f, s: (f + s) / 2), "Dice"),
-    ("overlap", lambda a, b: overlap(a, b, spare=1), "Do not add 1"),
-    ("overlap", corner_overlap, "not the second corner"),
-    ("overlap", lambda a, b: float(overlap(a, b) >= 0.5), "off by"),
-]
+    "whole image for an empty map": (check.box_of, whole_image_if_empty, "no value above zero"),
+    "a number instead of a box": (check.box_of, lambda m, t: 3.0, "shape"),
+    "divided by the first box": (
+        check.overlap,
+        lambda a, b: overlap(a, b, union=lambda f, s: f),
+        "not by the larger box",
+    ),
+    "divided by the second box": (
+        check.overlap,
+        lambda a, b: overlap(a, b, union=lambda f, s: s),
+        "not by the smaller box",
+    ),
+    "divided by the mean area": (
+        check.overlap,
+        lambda a, b: overlap(a, b, union=lambda f, s: (f + s) / 2),
+        "Dice",
+    ),
+    "one pixel added to each side": (
+        check.overlap,
+        lambda a, b: overlap(a, b, spare=1),
+        "Do not add 1",
+    ),
+    "boxes as corners": (check.overlap, corner_overlap, "not the second corner"),
+    "IoU of 0 or 1": (check.overlap, lambda a, b: float(overlap(a, b) >= 0.5), "off by"),
+}
 
-
-@pytest.mark.parametrize(("name", "answer"), RIGHT)
-def test_right_answers_pass(name: str, answer: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    for _ in range(3):
-        getattr(check, name)(answer)
-        assert capsys.readouterr().out.startswith("✓ ")
-
-
-@pytest.mark.parametrize(("name", "answer", "message"), WRONG)
-def test_wrong_answers_get_advice(name: str, answer: Any, message: str) -> None:
-    for _ in range(3):
-        with pytest.raises(Wrong, match=message):
-            getattr(check, name)(answer)
+test_right_answers_pass, test_wrong_answers_get_advice, test_every_exercise_has_a_right_answer = (
+    answer_tests(check, RIGHT, WRONG)
+)

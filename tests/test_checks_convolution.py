@@ -1,13 +1,13 @@
-"""The checks of notebook 04: other right answers, and wrong ones that are not usual mistakes."""
+"""The checks of notebook 04: right answers, and wrong ones that are not usual mistakes."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 import torch.nn.functional as F
+from answers import answer_tests
 
-from vislib.checks import Exercise, Wrong, convolution
+from vislib.checks import convolution as check
 
 
 def convolve(x, w, stride, padding):
@@ -29,23 +29,11 @@ def field(chain):
 
 
 RIGHT = {
-    "output size": (convolution.output_size, lambda m, k, s, p: (m - k + 2 * p) // s + 1),
-    "convolution by PyTorch": (convolution.convolve, convolve),
-    "unpooling": (convolution.unpool, unpool),
-    "receptive field": (convolution.receptive_field, field),
+    "output size": (check.output_size, lambda m, k, s, p: (m - k + 2 * p) // s + 1),
+    "convolution by PyTorch": (check.convolve, convolve),
+    "unpooling": (check.unpool, unpool),
+    "receptive field": (check.receptive_field, field),
 }
-
-
-def test_every_exercise_has_an_independent_right_answer():
-    exercises = {value for value in vars(convolution).values() if isinstance(value, Exercise)}
-    assert exercises == {exercise for exercise, _ in RIGHT.values()}
-
-
-@pytest.mark.parametrize("repeat", range(10))
-@pytest.mark.parametrize(("exercise", "answer"), RIGHT.values(), ids=RIGHT)
-def test_right_answers_pass(exercise, answer, repeat, capsys):
-    exercise(answer)
-    assert capsys.readouterr().out.startswith("✓ ")
 
 
 def window_without_stride(x, w, stride, padding):
@@ -77,45 +65,42 @@ def swapped_positions(values, switches, shape):
 
 WRONG = {
     "a rounded output size": (
-        convolution.output_size,
+        check.output_size,
         lambda m, k, s, p: int((m - k + 2 * p) / s + 1.5),
         "the output size for M",
     ),
     "the kernel rotated": (
-        convolution.convolve,
+        check.convolve,
         lambda x, w, stride, padding: convolve(x, w[:, ::-1, ::-1].copy(), stride, padding),
         "kernel is flipped",
     ),
     "window without stride": (
-        convolution.convolve,
+        check.convolve,
         window_without_stride,
         r"starts at pixel \(i · stride",
     ),
     "kernel size from channels": (
-        convolution.convolve,
+        check.convolve,
         kernel_size_from_channels,
         "stopped with|shape",
     ),
     "swapped positions": (
-        convolution.unpool,
+        check.unpool,
         swapped_positions,
         "Rows and columns are swapped",
     ),
     "negative values": (
-        convolution.unpool,
+        check.unpool,
         lambda *inputs: -unpool(*inputs),
         "wrong sign",
     ),
     "layers in reverse order, size only": (
-        convolution.receptive_field,
+        check.receptive_field,
         lambda chain: (field(chain[::-1])[0], field(chain)[1]),
         "order of the forward pass",
     ),
 }
 
-
-@pytest.mark.parametrize("repeat", range(5))
-@pytest.mark.parametrize(("exercise", "answer", "message"), WRONG.values(), ids=WRONG)
-def test_wrong_answers_are_rejected(exercise, answer, message, repeat):
-    with pytest.raises(Wrong, match=message):
-        exercise(answer)
+test_right_answers_pass, test_wrong_answers_get_advice, test_every_exercise_has_a_right_answer = (
+    answer_tests(check, RIGHT, WRONG)
+)

@@ -1,11 +1,10 @@
-"""The checks of notebook 23: other right answers, and wrong ones that are not usual mistakes."""
+"""The checks of notebook 23: right answers, and wrong ones that are not usual mistakes."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
+from answers import answer_tests
 
-from vislib.checks import Exercise, Wrong
 from vislib.checks import energy as check
 
 
@@ -33,18 +32,6 @@ RIGHT = {
     "mean as an array": (check.mean_of_defined, lambda values: np.array(defined(values))),
     "mean as a tuple": (check.mean_of_defined, lambda values: tuple(defined(values))),
 }
-
-
-def test_every_exercise_has_an_independent_right_answer():
-    exercises = {value for value in vars(check).values() if isinstance(value, Exercise)}
-    assert exercises == {exercise for exercise, _ in RIGHT.values()}
-
-
-@pytest.mark.parametrize(("exercise", "answer"), RIGHT.values(), ids=RIGHT)
-def test_right_answers_pass(exercise, answer, capsys):
-    for _ in range(30):
-        exercise(answer)
-        assert capsys.readouterr().out.startswith("✓ ")
 
 
 def in_place(maps, mask):
@@ -130,9 +117,6 @@ WRONG = {
     ),
 }
 
-
-@pytest.mark.parametrize(("exercise", "answer", "message"), WRONG.values(), ids=WRONG)
-def test_wrong_answers_are_rejected(exercise, answer, message):
-    for _ in range(10):
-        with pytest.raises(Wrong, match=message):
-            exercise(answer)
+test_right_answers_pass, test_wrong_answers_get_advice, test_every_exercise_has_a_right_answer = (
+    answer_tests(check, RIGHT, WRONG, repeats=(30, 10))
+)

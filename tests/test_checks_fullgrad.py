@@ -1,9 +1,11 @@
-"""Checks of notebook 12: right answers, and wrong ones written differently from the mistakes."""
+"""The checks of notebook 12: right answers, and wrong ones that are not usual mistakes."""
 
-import pytest
+from __future__ import annotations
+
 import torch
+import torch.nn.functional as F
+from answers import answer_tests
 
-from vislib.checks import Wrong
 from vislib.checks import fullgrad as check
 from vislib.maps import upsample
 
@@ -33,45 +35,79 @@ def spread(part, size):
     return large * part[0, 0].numel() / large[0, 0].numel()
 
 
-RIGHT = [
-    ("two_layers", two_layers),
-    ("part_of_x", lambda *a: two_layers(*a)[0]),
-    ("part_of_b1", lambda *a: two_layers(*a)[1]),
-    ("part_of_b2", lambda *a: two_layers(*a)[2]),
-    ("batch_norm_bias", batch_norm_bias),
-    ("psi", psi),
-    ("spread", spread),
-]
+RIGHT = {
+    "two layers": (check.two_layers, two_layers),
+    "part of x": (check.part_of_x, lambda *a: two_layers(*a)[0]),
+    "part of the hidden biases": (check.part_of_b1, lambda *a: two_layers(*a)[1]),
+    "part of the output bias": (check.part_of_b2, lambda *a: two_layers(*a)[2]),
+    "bias of batch normalisation": (check.batch_norm_bias, batch_norm_bias),
+    "bias of batch normalisation by PyTorch": (
+        check.batch_norm_bias,
+        lambda gamma, beta, mean, variance, eps: F.batch_norm(
+            torch.zeros(1, len(mean)), mean, variance, gamma, beta, eps=eps
+        )[0],
+    ),
+    "psi": (check.psi, psi),
+    "spread": (check.spread, spread),
+}
 
-WRONG = [
-    ("two_layers", lambda *a: two_layers(*a, gates=False), r"\(z > 0\) let the gradient through"),
-    ("two_layers", lambda *a: two_layers(*a, times=False), "multiply it by x"),
-    ("two_layers", lambda *a: two_layers(*a, weights=False), "The weights w2 are missing"),
-    ("two_layers", lambda *a: two_layers(*a, sums=True), "one number for each input"),
-    ("two_layers", lambda *a: two_layers(*a)[:2], "Return three things"),
-    ("two_layers", lambda *a: (*two_layers(*a)[:2], torch.zeros(())), "its gradient is 1"),
-    (
-        "two_layers",
+WRONG = {
+    "all gates open": (
+        check.two_layers,
+        lambda *a: two_layers(*a, gates=False),
+        r"\(z > 0\) let the gradient through",
+    ),
+    "gradients that are not multiplied": (
+        check.two_layers,
+        lambda *a: two_layers(*a, times=False),
+        "multiply it by x",
+    ),
+    "output weights missing": (
+        check.two_layers,
+        lambda *a: two_layers(*a, weights=False),
+        "The weights w2 are missing",
+    ),
+    "sums of the parts": (
+        check.two_layers,
+        lambda *a: two_layers(*a, sums=True),
+        "one number for each input",
+    ),
+    "two parts only": (check.two_layers, lambda *a: two_layers(*a)[:2], "Return three things"),
+    "no output bias": (
+        check.two_layers,
+        lambda *a: (*two_layers(*a)[:2], torch.zeros(())),
+        "its gradient is 1",
+    ),
+    "all gates open for the biases": (
+        check.two_layers,
         lambda *a: (two_layers(*a)[0], two_layers(*a, gates=False)[1], a[3]),
         "only where its unit is on",
     ),
-    ("psi", lambda *a: psi(*a, absolute=False), "absolute values first"),
-    ("psi", lambda *a: psi(*a, dims=(1, 2, 3)), "not the whole layer"),
-    ("psi", lambda *a: psi(*a, rescale=False), "not rescaled"),
-    ("psi", lambda p, s: psi(p.sum(1, keepdim=True), s), "not right yet"),
-    ("psi", lambda p, s: psi(p, p.shape[2:]), "Upsample the maps"),
-    ("spread", lambda p, s: spread(p.abs(), s), "Do not take absolute values"),
-    ("spread", lambda p, s: spread(p, s) / p[0, 0].numel(), "number of pixels of one position"),
-]
+    "psi without absolute values": (
+        check.psi,
+        lambda *a: psi(*a, absolute=False),
+        "absolute values first",
+    ),
+    "psi rescaled per layer": (
+        check.psi,
+        lambda *a: psi(*a, dims=(1, 2, 3)),
+        "not the whole layer",
+    ),
+    "psi not rescaled": (check.psi, lambda *a: psi(*a, rescale=False), "not rescaled"),
+    "psi of the sum": (check.psi, lambda p, s: psi(p.sum(1, keepdim=True), s), "not right yet"),
+    "psi not upsampled": (check.psi, lambda p, s: psi(p, p.shape[2:]), "Upsample the maps"),
+    "spread of absolute values": (
+        check.spread,
+        lambda p, s: spread(p.abs(), s),
+        "Do not take absolute values",
+    ),
+    "spread divided by the size of the map": (
+        check.spread,
+        lambda p, s: spread(p, s) / p[0, 0].numel(),
+        "number of pixels of one position",
+    ),
+}
 
-
-@pytest.mark.parametrize(("name", "answer"), RIGHT)
-def test_right_answers_pass(name, answer, capsys):
-    getattr(check, name)(answer)
-    assert capsys.readouterr().out.startswith("✓")
-
-
-@pytest.mark.parametrize(("name", "answer", "message"), WRONG)
-def test_wrong_answers_get_advice(name, answer, message):
-    with pytest.raises(Wrong, match=message):
-        getattr(check, name)(answer)
+test_right_answers_pass, test_wrong_answers_get_advice, test_every_exercise_has_a_right_answer = (
+    answer_tests(check, RIGHT, WRONG)
+)

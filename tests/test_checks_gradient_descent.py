@@ -1,14 +1,14 @@
-"""The checks of notebook 02: other right answers, and wrong ones that are not usual mistakes."""
+"""The checks of notebook 02: right answers, and wrong ones that are not usual mistakes."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 import torch.nn.functional as F
+from answers import answer_tests
 
 from vislib import scratch
-from vislib.checks import Exercise, Wrong, gradient_descent
+from vislib.checks import gradient_descent as check
 
 
 def descend(loss_gradient, start, rate, steps):
@@ -48,27 +48,14 @@ def early_stopping(losses, patience):
 
 
 RIGHT = {
-    "descent": (gradient_descent.descend, descend),
-    "descent as a list": (gradient_descent.descend, lambda *inputs: list(descend(*inputs))),
-    "descent in tensors": (gradient_descent.descend, descend_in_tensors),
-    "largest rate": (gradient_descent.largest_rate, lambda h: 2 / np.linalg.eigvalsh(h).max()),
-    "logit gradient": (gradient_descent.logit_gradient, logit_gradient),
-    "logit gradient by autograd": (gradient_descent.logit_gradient, logit_gradient_by_autograd),
-    "early stopping": (gradient_descent.early_stopping, early_stopping),
+    "descent": (check.descend, descend),
+    "descent as a list": (check.descend, lambda *inputs: list(descend(*inputs))),
+    "descent in tensors": (check.descend, descend_in_tensors),
+    "largest rate": (check.largest_rate, lambda h: 2 / np.linalg.eigvalsh(h).max()),
+    "logit gradient": (check.logit_gradient, logit_gradient),
+    "logit gradient by autograd": (check.logit_gradient, logit_gradient_by_autograd),
+    "early stopping": (check.early_stopping, early_stopping),
 }
-
-
-def test_every_exercise_has_an_independent_right_answer():
-    exercises = {value for value in vars(gradient_descent).values() if isinstance(value, Exercise)}
-    assert exercises == {exercise for exercise, _ in RIGHT.values()}
-
-
-@pytest.mark.parametrize(("exercise", "answer"), RIGHT.values(), ids=RIGHT)
-def test_right_answers_pass(exercise, answer, capsys):
-    for _ in range(30):
-        exercise(answer)
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 30 and all(line.startswith("✓ ") for line in lines)
 
 
 def descend_changing_the_start(loss_gradient, start, rate, steps):
@@ -117,67 +104,64 @@ def count_bad_steps(losses, patience, late=0, reset=False):
 
 WRONG = {
     "the start is changed": (
-        gradient_descent.descend,
+        check.descend,
         descend_changing_the_start,
         "changes its input",
     ),
-    "an empty path": (gradient_descent.descend, lambda *inputs: [], "should have shape"),
+    "an empty path": (check.descend, lambda *inputs: [], "should have shape"),
     "points of other lengths": (
-        gradient_descent.descend,
+        check.descend,
         lambda gradient, start, rate, steps: [start, start[:1]],
         "should have shape",
     ),
     "one rate per direction": (
-        gradient_descent.largest_rate,
+        check.largest_rate,
         lambda h: 2 / np.linalg.eigvalsh(h),
         "shape",
     ),
     "the curvature itself": (
-        gradient_descent.largest_rate,
+        check.largest_rate,
         lambda h: np.linalg.eigvalsh(h).max(),
         "not right|should be|factor",
     ),
-    "softmax that overflows": (gradient_descent.logit_gradient, overflowing, "overflows"),
+    "softmax that overflows": (check.logit_gradient, overflowing, "overflows"),
     "softmax that overflows to zero": (
-        gradient_descent.logit_gradient,
+        check.logit_gradient,
         overflow_to_zero,
         "logits of 1000",
     ),
     "the last step tried": (
-        gradient_descent.early_stopping,
+        check.early_stopping,
         where_it_stopped,
         "step at which you stop",
     ),
     "a list": (
-        gradient_descent.early_stopping,
+        check.early_stopping,
         lambda losses, patience: [early_stopping(losses, patience)],
         "one number",
     ),
     "one step too early": (
-        gradient_descent.early_stopping,
+        check.early_stopping,
         lambda losses, patience: early_stopping(losses, patience - 1),
         "first rise|not right",
     ),
     "an equal loss counts as better": (
-        gradient_descent.early_stopping,
+        check.early_stopping,
         equal_is_better,
         "compare with <",
     ),
     "bad steps not in a row": (
-        gradient_descent.early_stopping,
+        check.early_stopping,
         count_bad_steps,
         "in a row without a new best count",
     ),
     "one step too late": (
-        gradient_descent.early_stopping,
+        check.early_stopping,
         lambda losses, patience: count_bad_steps(losses, patience, late=1, reset=True),
         "one step too late",
     ),
 }
 
-
-@pytest.mark.parametrize(("exercise", "answer", "message"), WRONG.values(), ids=WRONG)
-def test_wrong_answers_are_rejected(exercise, answer, message):
-    for _ in range(10):
-        with pytest.raises(Wrong, match=message), np.errstate(all="ignore"):
-            exercise(answer)
+test_right_answers_pass, test_wrong_answers_get_advice, test_every_exercise_has_a_right_answer = (
+    answer_tests(check, RIGHT, WRONG, repeats=(30, 10))
+)

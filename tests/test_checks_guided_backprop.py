@@ -1,16 +1,15 @@
-"""The checks of notebook 08: other right answers, and wrong ones that are not usual mistakes."""
+"""The checks of notebook 08: right answers, and wrong ones that are not usual mistakes."""
 
 from __future__ import annotations
 
 import copy
 
 import numpy as np
-import pytest
 import torch
+from answers import answer_tests
 from scipy.stats import rankdata, spearmanr
 from torch import nn
 
-from vislib.checks import Exercise, Wrong
 from vislib.checks import guided_backprop as check
 
 
@@ -50,19 +49,6 @@ RIGHT = {
     "spearman in float32": (check.spearman, spearman_in_float32),
     "randomise": (check.randomise_top, randomise_top),
 }
-
-
-def test_every_exercise_has_an_independent_right_answer():
-    exercises = {value for value in vars(check).values() if isinstance(value, Exercise)}
-    assert exercises == {exercise for exercise, _ in RIGHT.values()}
-
-
-@pytest.mark.parametrize("repeat", range(10))
-@pytest.mark.parametrize(("exercise", "answer"), RIGHT.values(), ids=RIGHT)
-def test_right_answers_pass(exercise, answer, repeat, capsys):
-    for _ in range(3):
-        exercise(answer)
-        assert capsys.readouterr().out.startswith("✓ ")
 
 
 def in_place(model, k, draw):
@@ -155,10 +141,6 @@ WRONG = {
     ),
 }
 
-
-@pytest.mark.parametrize("repeat", range(5))
-@pytest.mark.parametrize(("exercise", "answer", "message"), WRONG.values(), ids=WRONG)
-def test_wrong_answers_are_rejected(exercise, answer, message, repeat):
-    for _ in range(2):
-        with pytest.raises(Wrong, match=message):
-            exercise(answer)
+test_right_answers_pass, test_wrong_answers_get_advice, test_every_exercise_has_a_right_answer = (
+    answer_tests(check, RIGHT, WRONG, repeats=(30, 10))
+)

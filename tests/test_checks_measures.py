@@ -1,12 +1,13 @@
-"""The checks of notebook 24: other right answers, and wrong ones that are not usual mistakes."""
+"""The checks of notebook 24: right answers, and wrong ones that are not usual mistakes."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from answers import answer_tests
 from scipy.ndimage import distance_transform_edt
 
-from vislib.checks import Exercise, Wrong
+from vislib.checks import Wrong
 from vislib.checks import measures as check
 
 
@@ -40,18 +41,6 @@ RIGHT = {
     "without the strongest": (check.without_strongest, without),
     "agreement": (check.rank_agreement, agreement),
 }
-
-
-def test_every_exercise_has_an_independent_right_answer():
-    exercises = {value for value in vars(check).values() if isinstance(value, Exercise)}
-    assert exercises == {exercise for exercise, _ in RIGHT.values()}
-
-
-@pytest.mark.parametrize(("exercise", "answer"), RIGHT.values(), ids=RIGHT)
-def test_right_answers_pass(exercise, answer, capsys):
-    for _ in range(5):
-        exercise(answer)
-        assert capsys.readouterr().out.startswith("✓ ")
 
 
 def strictly(maps, mask, tolerance):
@@ -145,12 +134,9 @@ WRONG = {
     ),
 }
 
-
-@pytest.mark.parametrize(("exercise", "answer", "message"), WRONG.values(), ids=WRONG)
-def test_wrong_answers_are_rejected(exercise, answer, message):
-    for _ in range(10):
-        with pytest.raises(Wrong, match=message):
-            exercise(answer)
+test_right_answers_pass, test_wrong_answers_get_advice, test_every_exercise_has_a_right_answer = (
+    answer_tests(check, RIGHT, WRONG, repeats=(10, 10))
+)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
-"""Checks of notebook 13: right answers, and wrong ones written differently from the mistakes."""
+"""The checks of notebook 13: right answers, and wrong ones that are not usual mistakes."""
+
+from __future__ import annotations
 
 import itertools
 
 import pytest
 import torch
+from answers import answer_tests
 
 from vislib.checks import Wrong
 from vislib.checks import occlusion as check
@@ -33,27 +36,34 @@ def pixel_map(values, size, stride, shape, *, side=None):
     return total / count.clamp(min=1)
 
 
-RIGHT = [("drop", drop), ("pixel_map", pixel_map)]
+RIGHT = {
+    "drop": (check.drop, drop),
+    "pixel map": (check.pixel_map, pixel_map),
+}
 
-WRONG = [
-    ("drop", lambda *a: drop(*a, channels=1), "all three channels"),
-    ("drop", lambda m, x, t, *a: drop(m, x, (t + 1) % 3, *a), "another class"),
-    ("drop", in_place, "changes its input"),
-    ("pixel_map", lambda v, s, t, h: pixel_map(v, s, t, h, side=t), "size × size"),
-    ("pixel_map", lambda v, s, t, h: pixel_map(v.T, s, t, h), "not right yet|stopped with"),
-]
+WRONG = {
+    "one channel covered": (check.drop, lambda *a: drop(*a, channels=1), "all three channels"),
+    "drop of another class": (
+        check.drop,
+        lambda m, x, t, *a: drop(m, x, (t + 1) % 3, *a),
+        "another class",
+    ),
+    "an input that is changed": (check.drop, in_place, "changes its input"),
+    "squares as large as the stride": (
+        check.pixel_map,
+        lambda v, s, t, h: pixel_map(v, s, t, h, side=t),
+        "size × size",
+    ),
+    "transposed values": (
+        check.pixel_map,
+        lambda v, s, t, h: pixel_map(v.T, s, t, h),
+        "not right yet|stopped with",
+    ),
+}
 
-
-@pytest.mark.parametrize(("name", "answer"), RIGHT)
-def test_right_answers_pass(name, answer, capsys):
-    getattr(check, name)(answer)
-    assert capsys.readouterr().out.startswith("✓")
-
-
-@pytest.mark.parametrize(("name", "answer", "message"), WRONG)
-def test_wrong_answers_get_advice(name, answer, message):
-    with pytest.raises(Wrong, match=message):
-        getattr(check, name)(answer)
+test_right_answers_pass, test_wrong_answers_get_advice, test_every_exercise_has_a_right_answer = (
+    answer_tests(check, RIGHT, WRONG)
+)
 
 
 @pytest.mark.parametrize(("size", "stride", "shape"), [(6, 3, (18, 15)), (4, 4, (12, 16))])

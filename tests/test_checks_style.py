@@ -1,10 +1,11 @@
-"""Checks of notebook 18: right answers, and wrong ones written differently from the mistakes."""
+"""The checks of notebook 18: right answers, and wrong ones that are not usual mistakes."""
 
-import pytest
+from __future__ import annotations
+
 import torch
+from answers import answer_tests
 
 from vislib import synthesis
-from vislib.checks import Wrong
 from vislib.checks import style as check
 
 
@@ -26,35 +27,47 @@ def ours(objective, maps, target):
     return -objective("a", target[None]).score(synthesis.View(maps, maps={"a": maps[None]}))[0]
 
 
-RIGHT = [
-    ("gram", gram),
-    ("gram", lambda maps: maps.flatten(1) @ maps.flatten(1).t()),
-    ("gram", lambda maps: synthesis.gram(maps[None])[0]),
-    ("style_loss", style_loss),
-    ("style_loss", lambda f, s: ours(synthesis.style, f, s)),
-    ("content_loss", content_loss),
-    ("content_loss", lambda f, p: (f - p).square().sum() / 2),
-    ("content_loss", lambda f, p: ours(synthesis.content, f, p)),
-]
+RIGHT = {
+    "Gram matrix by einsum": (check.gram, gram),
+    "Gram matrix by a product": (check.gram, lambda maps: maps.flatten(1) @ maps.flatten(1).t()),
+    "Gram matrix by vislib": (check.gram, lambda maps: synthesis.gram(maps[None])[0]),
+    "style loss": (check.style_loss, style_loss),
+    "style loss by vislib": (check.style_loss, lambda f, s: ours(synthesis.style, f, s)),
+    "content loss by the norm": (check.content_loss, content_loss),
+    "content loss by squares": (check.content_loss, lambda f, p: (f - p).square().sum() / 2),
+    "content loss by vislib": (check.content_loss, lambda f, p: ours(synthesis.content, f, p)),
+}
 
-WRONG = [
-    ("gram", lambda m: gram(m - m.mean((1, 2), keepdim=True)), "the covariance"),
-    ("gram", lambda m: gram(m) / m[0].numel(), "mean over the positions"),
-    ("gram", lambda m: -gram(m), "wrong sign"),
-    ("style_loss", lambda f, s: 4 * style_loss(f, s), "factor 4"),
-    ("style_loss", lambda f, s: style_loss(f, s, power=1), "not right yet: it is off by"),
-    ("content_loss", lambda f, p: 2 * content_loss(f, p), "½ is missing"),
-    ("content_loss", lambda f, p: f - p, "should be one number"),
-]
+WRONG = {
+    "covariance": (check.gram, lambda m: gram(m - m.mean((1, 2), keepdim=True)), "the covariance"),
+    "mean over positions": (
+        check.gram,
+        lambda m: gram(m) / m[0].numel(),
+        "mean over the positions",
+    ),
+    "Gram matrix of the wrong sign": (check.gram, lambda m: -gram(m), "wrong sign"),
+    "style loss without the factor 4": (
+        check.style_loss,
+        lambda f, s: 4 * style_loss(f, s),
+        "factor 4",
+    ),
+    "number of positions to the first power": (
+        check.style_loss,
+        lambda f, s: style_loss(f, s, power=1),
+        "not right yet: it is off by",
+    ),
+    "content loss without the half": (
+        check.content_loss,
+        lambda f, p: 2 * content_loss(f, p),
+        "½ is missing",
+    ),
+    "differences instead of a loss": (
+        check.content_loss,
+        lambda f, p: f - p,
+        "should be one number",
+    ),
+}
 
-
-@pytest.mark.parametrize(("name", "answer"), RIGHT)
-def test_right_answers_pass(name, answer, capsys):
-    getattr(check, name)(answer)
-    assert capsys.readouterr().out.startswith("✓")
-
-
-@pytest.mark.parametrize(("name", "answer", "message"), WRONG)
-def test_wrong_answers_get_advice(name, answer, message):
-    with pytest.raises(Wrong, match=message):
-        getattr(check, name)(answer)
+test_right_answers_pass, test_wrong_answers_get_advice, test_every_exercise_has_a_right_answer = (
+    answer_tests(check, RIGHT, WRONG)
+)
