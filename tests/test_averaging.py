@@ -16,7 +16,6 @@ from vislib.core import Contrast, Weighted, target_weights
 from vislib.explain import averaging
 from vislib.explain.averaging import draws, integrated_gradients, path_rule, smoothgrad
 from vislib.explain.gradients import gradient, gradient_x_input, guided_backprop, sensitivity
-from vislib.nets import nth_best
 
 NETS = ["squeezenet1_1", "resnet18", "googlenet", "densenet121"]  # without large dense layers
 TARGETS = [3, 7]
@@ -301,11 +300,3 @@ def test_weights_of_a_contrast_come_from_the_images(small, dots, method):
 
 
 # --- The n-th best class, as the target of a second map -------------------------------------------
-
-
-def test_nth_best_counts_from_one():
-    logits = torch.tensor([[0.1, 3.0, 2.0, -1.0], [9.0, 7.0, 8.0, 6.0]])
-    assert [nth_best(logits, n).tolist() for n in (1, 2, 4)] == [[1, 0], [2, 2], [3, 3]]
-    for n in (0, 5):
-        with pytest.raises(ValueError, match=rf"1 \(the best\) to 4, got {n}"):
-            nth_best(logits, n)

@@ -250,3 +250,11 @@ def test_downloaded_weights_of_another_kind(
         with pytest.raises(nets.WeightsError, match="weights of squeezenet1_0 could not") as raised:
             nets.load("squeezenet1_0")
         assert "\n" not in str(raised.value)
+
+
+def test_nth_best_counts_from_one():
+    logits = torch.tensor([[0.1, 3.0, 2.0, -1.0], [9.0, 7.0, 8.0, 6.0]])
+    assert [nets.nth_best(logits, n).tolist() for n in (1, 2, 4)] == [[1, 0], [2, 2], [3, 3]]
+    for n in (0, 5):
+        with pytest.raises(ValueError, match=rf"from 1 \(the predicted class\) to 4, got {n}"):
+            nets.nth_best(logits, n)
