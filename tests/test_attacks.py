@@ -56,8 +56,8 @@ def x() -> Tensor:
 @pytest.fixture(scope="module")
 def scenes() -> tuple[nets.Classifier, Tensor, Tensor]:
     """A course network, six scenes that it classifies correctly, and their classes."""
-    model = nets.load("pocket_allconv")
-    coco = Coco(DATA / "pocket_coco", "val")
+    model = nets.load("emoji_allconv")
+    coco = Coco(DATA / "emoji_coco", "val")
     ids = coco.image_ids()
     single = [i for i in ids if len(coco.objects(i)) == 1]
     images, classes = [], []
@@ -493,26 +493,26 @@ def test_training_learns_from_attacked_scenes(tmp_path: Path, monkeypatch: pytes
         return y
 
     monkeypatch.setattr(training, "_attacked", measured_attack)
-    start = nets.WEIGHTS / "pocket_allconv.safetensors"
+    start = nets.WEIGHTS / "emoji_allconv.safetensors"
     out = tmp_path / "mine.safetensors"
-    recipe = training.Recipe("pocket_allconv", epochs=1, scenes=16, start=start, adversarial=4)
+    recipe = training.Recipe("emoji_allconv", epochs=1, scenes=16, start=start, adversarial=4)
     card = training.train(recipe, out=out, progress=False)
     assert len(batches) == 2
     assert all(after > before and change <= 4 / 255 for (before, after), change in batches)
-    assert card["adversarial"] == "4" and card["start"] == "pocket_allconv"
-    assert card["command"].endswith("--start pocket_allconv --adversarial 4")
-    assert nets.load("pocket_allconv", weights=out)(torch.rand(1, 3, 64, 64)).isfinite().all()
-    shipped = training._default_path("pocket_allconv", [], 4)
-    assert nets.card(shipped.stem)["command"].endswith("--start pocket_allconv --adversarial 4")
+    assert card["adversarial"] == "4" and card["start"] == "emoji_allconv"
+    assert card["command"].endswith("--start emoji_allconv --adversarial 4")
+    assert nets.load("emoji_allconv", weights=out)(torch.rand(1, 3, 64, 64)).isfinite().all()
+    shipped = training._default_path("emoji_allconv", [], 4)
+    assert nets.card(shipped.stem)["command"].endswith("--start emoji_allconv --adversarial 4")
     with pytest.raises(ValueError, match="between 0 and 255 grey levels, got -1"):
-        training.Recipe("pocket_allconv", adversarial=-1)
+        training.Recipe("emoji_allconv", adversarial=-1)
 
 
 # --- Stored results -------------------------------------------------------------------------------
 
 
 def test_stored_results_are_complete():
-    names = {*nets.POCKET_NETS, "pocket_allconv_robust"}
+    names = {*nets.EMOJI_NETS, "emoji_allconv_robust"}
     transfer = pd.read_csv(DATA / "attacks" / "transfer.csv")
     assert set(transfer["attacked"]) == names | {"noise", "the others"}
     assert set(transfer["asked"]) == names and set(transfer["epsilon"]) == {8, 16}
@@ -528,12 +528,12 @@ def test_stored_results_can_be_computed_again():
     """Compute one entry of the transfer matrix again from the stored weights."""
     tool = runpy.run_path(str(Path(__file__).parents[1] / "data" / "make" / "store_attacks.py"))
     x, target = tool["scenes"]()
-    model = tool["load"]("pocket_allconv")
+    model = tool["load"]("emoji_allconv")
     correct = tool["correct"](model, x, target)
     y = attacks.add_noise(x, epsilon=16 / 255)
     wrong = float((~tool["correct"](model, y, target))[correct].float().mean())
     stored = pd.read_csv(DATA / "attacks" / "transfer.csv")
-    row = stored.query("epsilon == 16 and attacked == 'noise' and asked == 'pocket_allconv'")
+    row = stored.query("epsilon == 16 and attacked == 'noise' and asked == 'emoji_allconv'")
     assert int(row["scenes"].iloc[0]) == int(correct.sum())
     assert float(row["share"].iloc[0]) == pytest.approx(wrong, abs=0.05)
 

@@ -1,6 +1,6 @@
 """The benchmark: the right numbers, nothing lost, and one bad image that stops nothing.
 
-It runs on a few scenes of Pocket COCO, shrunk to a third, and on pocket nets with weights of their
+It runs on a few scenes of Emoji COCO, shrunk to a third, and on pocket nets with weights of their
 own, so that nothing here depends on which weights the course ships.
 """
 
@@ -35,14 +35,14 @@ from vislib.measure.methods import BENCHMARK, METHODS, OWN_PASSES, SHARED_PASS, 
 from vislib.paths import DATA
 
 CATEGORIES = ("dog", "cat")
-NETS = ("pocket_alexnet", "pocket_squeezenet")
+NETS = ("emoji_alexnet", "emoji_squeezenet")
 CONTROLS = ("uniform", "centred_gaussian", "sobel_edges")
 Change = Callable[[dict[str, Any]], None]
 
 
 def small_coco(folder: Path, *, per_category: int = 2, shrink: int = 3) -> Path:
     """Copy the first scenes of each category, and their annotations but for the crowds."""
-    data = read_annotations(DATA / "pocket_coco")
+    data = read_annotations(DATA / "emoji_coco")
     number = {c["name"]: c["id"] for c in data["categories"]}
     chosen: set[int] = set()
     for name in CATEGORIES:
@@ -52,7 +52,7 @@ def small_coco(folder: Path, *, per_category: int = 2, shrink: int = 3) -> Path:
     data["annotations"] = [a for a in objects(data) if a["image_id"] in chosen]
     (folder / "val").mkdir(parents=True)
     for entry in data["images"]:
-        with Image.open(DATA / "pocket_coco" / "val" / entry["file_name"]) as image:
+        with Image.open(DATA / "emoji_coco" / "val" / entry["file_name"]) as image:
             small = image.reduce(shrink)
         entry["file_name"] = entry["file_name"].replace("jpg", "png")
         entry["width"], entry["height"] = small.size
@@ -721,7 +721,7 @@ def test_a_net_with_nan_weights_is_named(scenes, tmp_path, monkeypatch):
         return {"": model}
 
     monkeypatch.setattr(benchmark, "_load_models", load)
-    with pytest.raises(InputError, match="pocket_alexnet returns NaN"):
+    with pytest.raises(InputError, match="emoji_alexnet returns NaN"):
         run(scenes, tmp_path)
 
 
@@ -753,10 +753,10 @@ def _renamed(folder: Path, category: str) -> None:
 
 def test_a_category_that_the_net_does_not_know(own_scenes, tmp_path):
     _renamed(own_scenes, "wolf")
-    with pytest.raises(InputError, match=r"pocket_alexnet has no class for 'wolf': choose from"):
+    with pytest.raises(InputError, match=r"emoji_alexnet has no class for 'wolf': choose from"):
         run(own_scenes, tmp_path, categories=["wolf"])
     with pytest.raises(
-        InputError, match=r"no category for which pocket_alexnet, pocket_squ.* have a class"
+        InputError, match=r"no category for which emoji_alexnet, pocket_squ.* have a class"
     ):
         run(own_scenes, tmp_path, categories=None)
 
@@ -787,15 +787,15 @@ def test_undefined_P_is_counted_and_not_averaged(scenes, tmp_path, monkeypatch):
     # With a last layer below zero, what comes back is negative everywhere: deconvnet and guided
     # backprop stop it at the first ReLU, and Grad-CAM's own ReLU leaves nothing.
     monkeypatch.setattr(nets, "WEIGHTS", tmp_path)
-    write_weights(tmp_path, "pocket_gap", lambda net: net.fc.weight.copy_(-net.fc.weight.abs()))
-    write_weights(tmp_path, "pocket_resnet")
-    both = ("pocket_gap", "pocket_resnet")
+    write_weights(tmp_path, "emoji_gap", lambda net: net.fc.weight.copy_(-net.fc.weight.abs()))
+    write_weights(tmp_path, "emoji_resnet")
+    both = ("emoji_gap", "emoji_resnet")
     five = STUDY
     settings = {"nets": both, "sizes": [64], "controls": False, "methods": five}
     records, skipped = run(scenes, tmp_path, **settings)
     summary = report.write(records, skipped, tmp_path)
 
-    dead = [r for r in records if r.net == "pocket_gap" and r.method != "gradient"]
+    dead = [r for r in records if r.net == "emoji_gap" and r.method != "gradient"]
     assert all(math.isnan(r.P) and r.E == r.E_total == 0 for r in dead)
     assert not any(math.isnan(r.P) for r in records if r.method == "gradient")
 
@@ -805,7 +805,7 @@ def test_undefined_P_is_counted_and_not_averaged(scenes, tmp_path, monkeypatch):
     assert overall.undefined.to_dict() == {m: nan[m] for m in five}
     assert nan["deconvnet"] >= count
     assert set(overall.records) == {2 * count}
-    alive = [r.P for r in records if (r.net, r.method) == ("pocket_resnet", "deconvnet")]
+    alive = [r.P for r in records if (r.net, r.method) == ("emoji_resnet", "deconvnet")]
     assert overall.mean_P["deconvnet"] == pytest.approx(np.nanmean(alive))
 
     rows = (tmp_path / "records.csv").read_text().splitlines()
@@ -818,9 +818,9 @@ def test_undefined_P_is_counted_and_not_averaged(scenes, tmp_path, monkeypatch):
 
 def test_parts_keep_undefined_P(scenes, tmp_path, monkeypatch):
     monkeypatch.setattr(nets, "WEIGHTS", tmp_path)
-    write_weights(tmp_path, "pocket_gap", lambda net: net.fc.weight.copy_(-net.fc.weight.abs()))
-    first, _ = run(scenes, tmp_path, nets=["pocket_gap"], sizes=[64])
-    again, _ = run(scenes, tmp_path, nets=["pocket_gap"], sizes=[64])
+    write_weights(tmp_path, "emoji_gap", lambda net: net.fc.weight.copy_(-net.fc.weight.abs()))
+    first, _ = run(scenes, tmp_path, nets=["emoji_gap"], sizes=[64])
+    again, _ = run(scenes, tmp_path, nets=["emoji_gap"], sizes=[64])
     assert any(math.isnan(r.P) for r in first)
     assert same(again, first)
 
@@ -866,7 +866,7 @@ def test_saved_maps_give_the_records_P(scenes, tmp_path):
 
 
 def test_pocket_nets_have_their_classes_by_name():
-    model = nets.load("pocket_vgg", weights=False)
+    model = nets.load("emoji_vgg", weights=False)
     targets = nets.class_targets(model)
     assert {model.classes[index]: (index,) for index in range(len(model.classes))} == targets
 

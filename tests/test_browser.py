@@ -292,7 +292,7 @@ def _tiny(folder: Path, source: str) -> Path:
 def test_the_toolbox_from_upload_to_figure(page: Page, server: Server, tmp_path: Path) -> None:
     """Notebook 05: an uploaded image, a broken one, another network and layer, another unit."""
     errors = _errors(page)
-    path = _tiny(tmp_path, "from vislib.widgets import toolbox\ntoolbox.toolbox('pocket_vgg')")
+    path = _tiny(tmp_path, "from vislib.widgets import toolbox\ntoolbox.toolbox('emoji_vgg')")
     box = _run(page, server, path).locator("[data-windowed-list-index='1']")
     image = box.locator(".jp-OutputArea img")
     image.first.wait_for(timeout=120_000)
@@ -319,7 +319,7 @@ def test_the_toolbox_from_upload_to_figure(page: Page, server: Server, tmp_path:
     box.get_by_text("broken.png is damaged or cut short").wait_for(timeout=60_000)
     assert box.evaluate(IMAGES) == before, "a broken file leaves the figure as it is"
 
-    _changes(page, box, lambda: selects.nth(1).select_option("pocket_alexnet"))
+    _changes(page, box, lambda: selects.nth(1).select_option("emoji_alexnet"))
     assert "net.features.11" in selects.nth(2).locator("option").all_inner_texts()
     _changes(page, box, lambda: selects.nth(2).select_option("net.features.1"))
     _changes(page, box, lambda: selects.nth(0).select_option("scene 1003"))

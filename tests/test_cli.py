@@ -237,7 +237,7 @@ def test_weights_with_nan_are_named(vislib, tmp_path, monkeypatch):
     monkeypatch.setattr(nets, "WEIGHTS", tmp_path)
     status, _, stderr = vislib()
     assert status == 1
-    assert "pocket_alexnet.safetensors" in stderr
+    assert "emoji_alexnet.safetensors" in stderr
     assert "holds NaN" in stderr
 
 
@@ -389,7 +389,7 @@ def test_all_methods_run_on_fewer_images_by_default(settings_of):
     assert (passed["methods"], passed["sizes"], passed["per_category"]) == (["all"], [128], 8)
     passed = settings_of("--methods", "all", "--sizes", "original", "--per-category", "30")
     assert (passed["sizes"], passed["per_category"]) == (["original"], 30)
-    passed = settings_of("--methods", "lrp", "--nets", "alexnet", "pocket_gap")
+    passed = settings_of("--methods", "lrp", "--nets", "alexnet", "emoji_gap")
     assert (passed["sizes"], passed["per_category"]) == (["original", 128, 224], 30)
 
 

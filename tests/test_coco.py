@@ -175,7 +175,7 @@ def test_run_length_masks(changed, seed):
 
 
 def test_missing_folder_names_the_layout(tmp_path):
-    with pytest.raises(InputError, match=r"no folder .*instances_SPLIT.*fetch coco.*Pocket COCO"):
+    with pytest.raises(InputError, match=r"no folder .*instances_SPLIT.*fetch coco.*Emoji COCO"):
         Coco(tmp_path / "nowhere", "val")
 
 

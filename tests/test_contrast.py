@@ -29,7 +29,7 @@ A, B = 3, 7
 
 @pytest.fixture(scope="module")
 def model():
-    return nets.load("pocket_gap").double()
+    return nets.load("emoji_gap").double()
 
 
 @pytest.fixture(scope="module")

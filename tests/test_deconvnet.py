@@ -154,19 +154,19 @@ def test_fixed_switches(kind, inside):
 # --- Whole reconstructions ------------------------------------------------------------------------
 
 NO_OVERLAP = [
-    ("pocket_vgg", "net.features.3"),  # a convolution, before its ReLU
-    ("pocket_vgg", "net.features.12"),
-    ("pocket_vgg", "net.features.13"),  # a pool
-    ("pocket_vgg", "net.features"),
-    ("pocket_gap", "net.features.15"),
-    ("pocket_allconv", "net.features"),
+    ("emoji_vgg", "net.features.3"),  # a convolution, before its ReLU
+    ("emoji_vgg", "net.features.12"),
+    ("emoji_vgg", "net.features.13"),  # a pool
+    ("emoji_vgg", "net.features"),
+    ("emoji_gap", "net.features.15"),
+    ("emoji_allconv", "net.features"),
 ]
 OVERLAP = [
-    ("pocket_alexnet", "net.features.5"),
-    ("pocket_alexnet", "net.features.11"),
-    ("pocket_alexnet", "net.features"),
-    ("pocket_squeezenet", "net.features.3.expand3x3"),  # the path through one branch is a chain
-    ("pocket_resnet", "net.layer1.0.bn2"),  # padded pool, batch normalisation
+    ("emoji_alexnet", "net.features.5"),
+    ("emoji_alexnet", "net.features.11"),
+    ("emoji_alexnet", "net.features"),
+    ("emoji_squeezenet", "net.features.3.expand3x3"),  # the path through one branch is a chain
+    ("emoji_resnet", "net.layer1.0.bn2"),  # padded pool, batch normalisation
 ]
 
 
@@ -204,7 +204,7 @@ def test_with_overlap_the_sum_equals_the_rule_on_autograd(name, layer, x):
 
 
 def test_a_given_position_equals_the_rule_on_autograd(x):
-    model = nets.load("pocket_vgg").double()
+    model = nets.load("emoji_vgg").double()
     maps, _ = deconvnet.forward(model, x, "net.features.7")
     unit, row, column = (maps.amin(0) > 0).nonzero()[-1].tolist()
     actual = deconvnet.reconstruct(model, x, "net.features.7", unit, (row, column))
@@ -213,7 +213,7 @@ def test_a_given_position_equals_the_rule_on_autograd(x):
 
 
 def test_overlapping_pools_differ_from_the_rule(x):
-    model = nets.load("pocket_alexnet").double()
+    model = nets.load("emoji_alexnet").double()
     _, steps = deconvnet.forward(model, x, "net.features")
     assert [
         deconvnet.shared_fraction(s.switches) > 0.1 for s in steps if s.switches is not None
@@ -227,7 +227,7 @@ def test_overlapping_pools_differ_from_the_rule(x):
 
 def test_a_class_score_through_the_features(x):
     """The head by the rule, the features by the deconvnet: together `gradients.deconvnet`."""
-    for name, equal in [("pocket_vgg", True), ("pocket_alexnet", False)]:
+    for name, equal in [("emoji_vgg", True), ("emoji_alexnet", False)]:
         model = nets.load(name).double()
         with one_forward(model, x, 3, layer="net.features", families=["activation"]) as forward:
             (signal,) = forward.backward(forward.maps, activation=deconvnet_rule)
@@ -301,7 +301,7 @@ def test_sum_equals_captums_neuron_deconvolution(name, untrained, x):
 
 
 def test_reconstruction_is_proportional_to_the_activation(x):
-    model = nets.load("pocket_vgg").double()
+    model = nets.load("emoji_vgg").double()
     maps, steps = deconvnet.forward(model, x, "net.features.12")
     signal = deconvnet.only_unit(maps, firing(model, x, "net.features.12")[0])
     once, thrice = deconvnet.project(signal, steps), deconvnet.project(3 * signal, steps)
@@ -310,7 +310,7 @@ def test_reconstruction_is_proportional_to_the_activation(x):
 
 
 def test_without_switches_all_values_go_to_one_corner(x):
-    model = nets.load("pocket_vgg").double()
+    model = nets.load("emoji_vgg").double()
     layer, unit = "net.features.2", firing(model, x, "net.features.2")[0]
     maps, _ = deconvnet.forward(model, x, layer)
     signal = torch.zeros(2, maps.shape[1], 96, 96).double()
@@ -323,9 +323,9 @@ def test_without_switches_all_values_go_to_one_corner(x):
 
 def test_without_pools_all_images_give_the_same_map(x):
     """Only the switches depend on the image, so without pools all images give the same map."""
-    signal = gradients.deconvnet(nets.load("pocket_allconv").double(), x, 3)
+    signal = gradients.deconvnet(nets.load("emoji_allconv").double(), x, 3)
     assert relative_error(signal[0], signal[1]) < 1e-12
-    signal = gradients.deconvnet(nets.load("pocket_vgg").double(), x, 3)
+    signal = gradients.deconvnet(nets.load("emoji_vgg").double(), x, 3)
     assert relative_error(signal[0], signal[1]) > 0.5
 
 
@@ -333,7 +333,7 @@ def test_without_pools_all_images_give_the_same_map(x):
 
 
 def test_chain_is_in_the_order_of_the_calls(x):
-    model = nets.load("pocket_squeezenet").double()
+    model = nets.load("emoji_squeezenet").double()
     path = [name for name, _ in chain(model, x, "net.features.3.expand3x3")]
     assert path == [
         "normalize",

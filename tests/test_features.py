@@ -194,7 +194,7 @@ def test_view_starts_at_the_maximum_and_stays_in_the_field(untrained):
 
 
 def test_view_of_the_first_layer_is_the_filter():
-    model = nets.load("pocket_alexnet")
+    model = nets.load("emoji_alexnet")
     actual = unit_view(model, images(1, 64, 64), "net.features.0", 4, position=(5, 6))[0]
     top, bottom, left, right = receptive_field(model, "net.features.0").box(5, 6)
     expected = first_filters(model)[4] / model.normalize.std[0]
@@ -218,7 +218,7 @@ def test_view_of_the_first_layer_is_the_filter():
     ],
 )
 def test_view_with_a_wrong_argument_raises(options, message, untrained):
-    model = nets.load("pocket_vgg", weights=False)
+    model = nets.load("emoji_vgg", weights=False)
     arguments = {"x": images(2, 128, 128), "layer": "net.features.9", "unit": 1} | options
     with pytest.raises(ValueError, match=message):
         unit_view(model, **arguments)
@@ -313,7 +313,7 @@ def test_activity_equals_loops(name, untrained):
 
 
 def test_a_dead_unit_is_found():
-    model = nets.load("pocket_vgg")
+    model = nets.load("emoji_vgg")
     with torch.no_grad():
         model.net.features[3].bias[[2, 7]] = -100.0
     result = activity(model, ["net.features.3"], images(4, 64, 64))["net.features.3"]
@@ -322,7 +322,7 @@ def test_a_dead_unit_is_found():
 
 
 def test_no_images_and_bad_images_are_refused():
-    model = nets.load("pocket_vgg")
+    model = nets.load("emoji_vgg")
     for function in (
         lambda x, **o: activity(model, ["net.features.3"], x, **o),
         lambda x, **o: top_patches(model, "net.features.3", x, **o),
@@ -398,7 +398,7 @@ def test_top_patches_equal_loops(name, layer, untrained):
 
 def test_the_patch_alone_gives_the_same_activation():
     """The patch is all that the unit sees: replacing the rest of the image changes nothing."""
-    model, layer = nets.load("pocket_vgg"), "net.features.9"
+    model, layer = nets.load("emoji_vgg"), "net.features.9"
     stream = images(6, 128, 128)
     best = top_patches(model, layer, stream, k=2, units=[3, 8])
     for row, unit in enumerate(best.units):
@@ -413,7 +413,7 @@ def test_the_patch_alone_gives_the_same_activation():
 
 
 def test_batch_size_and_order_of_the_images_do_not_matter():
-    model = nets.load("pocket_alexnet", weights=False).double()
+    model = nets.load("emoji_alexnet", weights=False).double()
     stream = [*images(5, 48, 64).double(), *images(4, 64, 64, seed=1).double()]
     whole = top_patches(model, "net.features.3", stream, k=4, batch=32)
     for batch in (1, 2, 3):
@@ -444,7 +444,7 @@ def test_on_ties_the_earliest_patch_wins():
 
 
 def test_each_image_gives_one_patch_also_if_there_are_few():
-    model = nets.load("pocket_vgg")
+    model = nets.load("emoji_vgg")
     result = top_patches(model, "net.features.3", images(3, 64, 64), k=10, units=[1])
     assert result.values.shape == (1, 3) and len(result.crops(1)) == 3
     assert sorted(result.images[0].tolist()) == [0, 1, 2]
@@ -499,14 +499,14 @@ def test_memory_does_not_grow_with_the_number_of_images():
     ],
 )
 def test_top_patches_with_a_wrong_argument_raise(options, message):
-    model = nets.load("pocket_vgg", weights=False)
+    model = nets.load("emoji_vgg", weights=False)
     stream = [torch.rand(3, 64, 64), torch.rand(3, 96, 97)]
     with pytest.raises(ValueError, match=message):
         top_patches(model, **({"layer": "net.features.0", "images": stream} | options))
 
 
 def test_values_that_are_not_finite_are_refused():
-    model = nets.load("pocket_vgg", weights=False)
+    model = nets.load("emoji_vgg", weights=False)
     model.net.features[0].bias.data[:] = torch.nan
     with pytest.raises(ValueError, match="maps of finite values"):
         top_patches(model, "net.features.0", images(2, 32, 32))

@@ -33,7 +33,7 @@ def test_fullgrad_is_complete(double, x, net):
     )
 
 
-@pytest.mark.parametrize("net", nets.POCKET_NETS)
+@pytest.mark.parametrize("net", nets.EMOJI_NETS)
 def test_fullgrad_is_complete_on_the_pocket_nets(net):
     model = nets.load(net).double()
     image = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)).double()

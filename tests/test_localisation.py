@@ -221,7 +221,7 @@ def test_lists_that_do_not_fit() -> None:
 
 
 def test_boxes_are_those_of_the_annotations_without_crowds() -> None:
-    coco = Coco(DATA / "pocket_coco", "val")
+    coco = Coco(DATA / "emoji_coco", "val")
     for image_id in coco.images_with("zebra")[:12]:
         _, width = coco.size(image_id)
         for category in coco.objects(image_id):

@@ -47,7 +47,7 @@ def test_lrp_0_is_gradient_x_input(double, x, net):
     assert relative_error(actual, gradient_x_input(model, x, TARGETS)) <= 5e-10
 
 
-@pytest.mark.parametrize("net", nets.POCKET_NETS)
+@pytest.mark.parametrize("net", nets.EMOJI_NETS)
 def test_lrp_0_is_gradient_x_input_on_the_pocket_nets(net):
     """The relevance is that of pixels, before the Normalize layer, in float32 and float64."""
     model = nets.load(net)
@@ -80,7 +80,7 @@ def test_relevance_of_a_layer(double, x):
 # --- Conservation ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("net", ["pocket_vgg", "pocket_alexnet", "pocket_squeezenet"])
+@pytest.mark.parametrize("net", ["emoji_vgg", "emoji_alexnet", "emoji_squeezenet"])
 def test_relevance_is_conserved_with_bias_false(net):
     model = nets.load(net).double()
     image = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)).double()

@@ -62,7 +62,7 @@ def test_features_are_those_of_the_last_hidden_layer(untrained, name: str) -> No
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("name", nets.POCKET_NETS)
+@pytest.mark.parametrize("name", nets.EMOJI_NETS)
 def test_features_of_the_pocket_networks_give_the_logits(name: str) -> None:
     """All heads are linear in the mean of their input, which is pooled before or after."""
     model, x = nets.load(name), torch.rand(3, 3, 128, 128)

@@ -11,15 +11,15 @@ from safetensors.torch import save_file
 from torch import nn
 
 from vislib import nets
-from vislib.data import pocket
+from vislib.data import emoji
 
-POCKET = sorted(nets.POCKET_NETS)
+POCKET = sorted(nets.EMOJI_NETS)
 
 
 @pytest.fixture(scope="module")
 def unseen() -> tuple[torch.Tensor, torch.Tensor]:
     """Scenes of a seed that was not used for any training or choice."""
-    images, labels = pocket.training_scenes(400, seed=777_777)
+    images, labels = emoji.training_scenes(400, seed=777_777)
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(labels)
 
 
@@ -37,7 +37,7 @@ def test_a_pocket_network_is_accurate_on_unseen_scenes(
 def test_a_pocket_network_is_small_and_ready(name: str) -> None:
     model = nets.load(name)
     assert model.name == name and model.input_size == 128
-    assert model.classes == tuple(category.name for category in pocket.CATEGORIES)
+    assert model.classes == tuple(category.name for category in emoji.CATEGORIES)
     assert not model.training and not any(part.training for part in model.modules())
     assert [key for key, _ in model.named_children()] == ["normalize", "net"]
     assert 0.1e6 <= sum(p.numel() for p in model.parameters()) <= 0.45e6
@@ -56,13 +56,13 @@ def test_logits_are_finite_at_any_size(name: str, size: tuple[int, int]) -> None
 def test_only_resnet_has_batchnorm_and_allconv_has_no_pooling() -> None:
     for name in POCKET:
         kinds = [type(part) for part in nets.load(name, weights=False).modules()]
-        assert (nn.BatchNorm2d in kinds) == (name == "pocket_resnet")
-        assert (nn.MaxPool2d in kinds) == (name != "pocket_allconv")
+        assert (nn.BatchNorm2d in kinds) == (name == "emoji_resnet")
+        assert (nn.MaxPool2d in kinds) == (name != "emoji_allconv")
 
 
 def test_gap_net_ends_in_one_linear_layer_on_the_mean() -> None:
     """What makes CAM exact: the logit is the mean of a weighted sum of the last maps."""
-    model = nets.load("pocket_gap")
+    model = nets.load("emoji_gap")
     x = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(2))
     assert isinstance(model.net.fc, nn.Linear)
     with torch.no_grad():
@@ -73,13 +73,13 @@ def test_gap_net_ends_in_one_linear_layer_on_the_mean() -> None:
 
 def test_gmp_net_is_the_gap_nets_twin_with_the_maximum() -> None:
     """The same layers and shapes; the logit is a weighted sum of each map's largest value."""
-    model, twin = nets.load("pocket_gmp"), nets.load("pocket_gap")
+    model, twin = nets.load("emoji_gmp"), nets.load("emoji_gap")
     assert repr(model.net.features) == repr(twin.net.features)
     shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (model, twin)]
     assert shapes[0] == shapes[1]
     settings = [
         {key: card[key] for key in ("epochs", "scenes", "seed", "bfloat16")}
-        for card in map(nets.card, ("pocket_gmp", "pocket_gap"))
+        for card in map(nets.card, ("emoji_gmp", "emoji_gap"))
     ]
     assert settings[0] == settings[1], "the same training, or they cannot be compared"
     x = torch.rand(1, 3, 128, 160, generator=torch.Generator().manual_seed(2))
@@ -101,14 +101,14 @@ def test_normalisation_is_imagenets() -> None:
 
 def test_random_weights_depend_on_the_seed_alone() -> None:
     torch.manual_seed(3)
-    first = nets.load("pocket_vgg", weights=False)
+    first = nets.load("emoji_vgg", weights=False)
     torch.manual_seed(4)
-    second, other = (nets.load("pocket_vgg", weights=False, seed=seed) for seed in (0, 1))
+    second, other = (nets.load("emoji_vgg", weights=False, seed=seed) for seed in (0, 1))
     weights = [model.net.features[0].weight for model in (first, second, other)]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
 
-@pytest.mark.parametrize("name", ["pocket_alexnet", "squeezenet1_1"])
+@pytest.mark.parametrize("name", ["emoji_alexnet", "squeezenet1_1"])
 @pytest.mark.parametrize("seed", [0, 5])
 def test_loading_leaves_the_random_state_alone(name: str, seed: int) -> None:
     torch.manual_seed(11)
@@ -134,7 +134,7 @@ def test_names_are_classification_cnns() -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "nearest"),
-    [("pocket_vg", "pocket_vgg"), ("resnet_50", "resnet50"), ("xyz", "pocket_vgg")],
+    [("pocket_vg", "emoji_vgg"), ("resnet_50", "resnet50"), ("xyz", "emoji_vgg")],
 )
 def test_an_unknown_name_suggests_the_nearest(wrong: str, nearest: str) -> None:
     with pytest.raises(ValueError, match=nearest) as error:
@@ -167,11 +167,11 @@ def test_a_broken_download_is_explained(tmp_path: Path, monkeypatch: pytest.Monk
 class TestWeightFiles:
     """The errors of `load_weights` for files that it should not or cannot use."""
 
-    net = nets.load("pocket_squeezenet", weights=False).net
+    net = nets.load("emoji_squeezenet", weights=False).net
 
     def test_a_path_is_loaded(self, tmp_path: Path) -> None:
         save_file(self.net.state_dict(), tmp_path / "mine.safetensors")
-        model = nets.load("pocket_squeezenet", weights=tmp_path / "mine.safetensors", seed=3)
+        model = nets.load("emoji_squeezenet", weights=tmp_path / "mine.safetensors", seed=3)
         assert torch.equal(model.net.features[0].weight, self.net.features[0].weight)
 
     @pytest.mark.parametrize("zipped", [True, False])
@@ -194,13 +194,13 @@ class TestWeightFiles:
             nets.load_weights(self.net, tmp_path / "part.safetensors")
 
     def test_a_missing_file(self, tmp_path: Path) -> None:
-        with pytest.raises(nets.WeightsError, match="vislib train pocket_vgg"):
-            nets.load_weights(self.net, tmp_path / "pocket_vgg.safetensors")
+        with pytest.raises(nets.WeightsError, match="vislib train emoji_vgg"):
+            nets.load_weights(self.net, tmp_path / "emoji_vgg.safetensors")
 
     def test_weights_of_another_network(self) -> None:
-        other = nets.load("pocket_vgg", weights=False).net
+        other = nets.load("emoji_vgg", weights=False).net
         with pytest.raises(nets.WeightsError, match="does not fit"):
-            nets.load_weights(other, nets.WEIGHTS / "pocket_squeezenet.safetensors")
+            nets.load_weights(other, nets.WEIGHTS / "emoji_squeezenet.safetensors")
 
     def test_a_tensor_of_another_shape(self, tmp_path: Path) -> None:
         state = self.net.state_dict() | {"classifier.1.bias": torch.zeros(10)}
@@ -245,7 +245,7 @@ def test_downloaded_weights_of_another_kind(
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
     file = tmp_path / "checkpoints" / "squeezenet1_0-b66bff10.pth"
-    for content in ([1], {"a": torch.zeros(1)}, nets.load("pocket_vgg").net.state_dict()):
+    for content in ([1], {"a": torch.zeros(1)}, nets.load("emoji_vgg").net.state_dict()):
         torch.save(content, file)
         with pytest.raises(nets.WeightsError, match="weights of squeezenet1_0 could not") as raised:
             nets.load("squeezenet1_0")

@@ -17,7 +17,7 @@ from vislib.paths import DATA
 
 @pytest.fixture(scope="module")
 def gallery() -> Coco:
-    return Coco(DATA / "pocket_coco", "gallery")
+    return Coco(DATA / "emoji_coco", "gallery")
 
 
 def test_a_crop_holds_the_whole_object(gallery: Coco) -> None:

@@ -49,7 +49,7 @@ def test_a_unit_from_bytes_needs_no_file(coco: Coco, size: int | str) -> None:
 
 
 def test_shipped_images_are_the_same_from_bytes() -> None:
-    coco = Coco(DATA / "pocket_coco", "gallery")
+    coco = Coco(DATA / "emoji_coco", "gallery")
     for image_id in coco.image_ids():
         assert coco.image(image_id, coco.image_bytes(image_id)) == coco.image(image_id)
 

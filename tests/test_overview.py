@@ -31,7 +31,7 @@ def plain(function, options=None, at_layer=False):
 
 @pytest.fixture(scope="module")
 def model():
-    return nets.load("pocket_gap")
+    return nets.load("emoji_gap")
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_methods_are_the_benchmarks(model, x, layer, name):
 
 
 def test_the_deconvnet_of_a_unit(x):
-    net, layer = nets.load("pocket_vgg"), "net.features.8"
+    net, layer = nets.load("emoji_vgg"), "net.features.8"
     maps, _ = deconvnet.forward(net, x, layer)
     own = methods.unit_deconvnet(net, x, 3, layer=layer)
     for i, image in enumerate(x):
@@ -187,11 +187,11 @@ def test_a_flat_map_has_no_likeness(model, x, layer, randoms):
 
 @pytest.fixture(scope="module")
 def found(model):
-    return overview.scenes(model, Coco(DATA / "pocket_coco", "gallery"), 3)
+    return overview.scenes(model, Coco(DATA / "emoji_coco", "gallery"), 3)
 
 
 def test_scenes_show_two_classes(model, found):
-    gallery = Coco(DATA / "pocket_coco", "gallery")
+    gallery = Coco(DATA / "emoji_coco", "gallery")
     assert len(found.ids) == 3 and found.images.shape == (3, 3, 128, 128)
     for i, one, other in zip(found.ids, found.one, found.other, strict=True):
         assert [model.classes[one], model.classes[other]] == gallery.objects(i)[:2]
@@ -199,7 +199,7 @@ def test_scenes_show_two_classes(model, found):
 
 def test_dear_methods_see_fewer_scenes(found):
     names = ["sobel_edges", "gradient", "cam"]
-    records = overview.measure("pocket_vgg", found, methods=names, max_passes=1, max_scenes=2)
+    records = overview.measure("emoji_vgg", found, methods=names, max_passes=1, max_scenes=2)
     assert records.groupby("method", sort=False).size().to_dict() == dict(
         zip(names, (3, 2, 1), strict=True)
     )
@@ -277,7 +277,7 @@ def test_stored_energy_of_one_net(tmp_path):
 def test_the_page_of_the_course_is_complete():
     """Every method has its numbers, or a note that says why not."""
     records = pd.read_parquet(overview.MEASURED)
-    page = overview.page(records, "pocket_alexnet", overview.stored_energy("pocket_alexnet"))
+    page = overview.page(records, "emoji_alexnet", overview.stored_energy("emoji_alexnet"))
     assert page["forwards"].notna().all()
     missing = page[[*overview.CHECKS, "P"]].isna().any(axis=1)
     assert set(page.index[missing]) == set(overview.NOTES)
@@ -293,4 +293,4 @@ def test_a_stored_run_that_cannot_be_read(tmp_path, content):
     if content is not None:
         (tmp_path / "all_methods.parquet").write_bytes(content)
     with pytest.raises(InputError, match=r"all_methods\.parquet cannot be read"):
-        overview.stored_energy("pocket_vgg", tmp_path)
+        overview.stored_energy("emoji_vgg", tmp_path)

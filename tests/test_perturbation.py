@@ -95,7 +95,7 @@ def test_what_cannot_point(maps, mask, tolerance, message):
 
 @pytest.fixture(scope="module")
 def model():
-    return nets.load("pocket_alexnet", weights=False)
+    return nets.load("emoji_alexnet", weights=False)
 
 
 @pytest.fixture(scope="module")

@@ -67,14 +67,14 @@ def _measured(model, layer, x, row, column):
         ("resnet18", "layer3", (225, 193)),
         ("densenet121", "features.denseblock1", (64, 96)),
         ("mobilenet_v2", "features.4", (65, 97)),
-        ("pocket_squeezenet", "net.features.4", (67, 99)),
-        ("pocket_resnet", "net.layer2", (65, 97)),
-        ("pocket_alexnet", "net.features.5", (67, 91)),
+        ("emoji_squeezenet", "net.features.4", (67, 99)),
+        ("emoji_resnet", "net.layer2", (65, 97)),
+        ("emoji_alexnet", "net.features.5", (67, 91)),
     ],
 )
 def test_receptive_field_equals_the_gradient_of_one_unit(name, layer, image_size):
     torch.manual_seed(0)
-    if name.startswith("pocket"):
+    if name.startswith("emoji"):
         model = nets.load(name, weights=False)
     else:
         model = models.get_model(name, weights=None)

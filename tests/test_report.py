@@ -19,7 +19,7 @@ from vislib.measure.methods import BENCHMARK, CONTROLS, RANDOM, SHARED_PASS, tit
 from vislib.measure.statistics import bootstrap_interval
 
 COLUMNS = "image_id,category,net,method,size,P,E,E_total,mask_fraction,score_rank"
-NETS = ("pocket_alexnet", "pocket_resnet", "pocket_squeezenet", "pocket_vgg")
+NETS = ("emoji_alexnet", "emoji_resnet", "emoji_squeezenet", "emoji_vgg")
 CATEGORIES = ("airplane", "boat", "dog", "elephant", "teddy bear", "traffic light")
 
 
@@ -179,7 +179,7 @@ def test_the_markdown_holds_the_tables_numbers():
 
 def test_all_files_are_written_and_twice_the_same(tmp_path):
     records = synthetic(images=1)
-    skipped = [Skipped(7, "dog", "pocket_vgg", "original", 'there is "no" file, here')]
+    skipped = [Skipped(7, "dog", "emoji_vgg", "original", 'there is "no" file, here')]
     contents = []
     for name in ("first", "second"):
         (tmp_path / name).mkdir()

@@ -24,7 +24,7 @@ from vislib.measure import sanity
 from vislib.measure.sanity import cascade, kaiming, randomised, shuffled, torch_default
 
 # Six families; AlexNet and VGG as the course's small ones, for a net is copied at each step.
-FAMILIES = ["pocket_alexnet", "pocket_vgg", "squeezenet1_1", "resnet18", "googlenet", "densenet121"]
+FAMILIES = ["emoji_alexnet", "emoji_vgg", "squeezenet1_1", "resnet18", "googlenet", "densenet121"]
 DRAWS = [kaiming, torch_default, shuffled]
 
 
@@ -36,7 +36,7 @@ def x() -> Tensor:
 @pytest.fixture
 def build(untrained: Callable[[str], nn.Module]) -> Callable[[str], nn.Module]:
     """A net of the course as it was learnt, or an untrained one of torchvision."""
-    return lambda name: nets.load(name) if name.startswith("pocket") else untrained(name)
+    return lambda name: nets.load(name) if name.startswith("emoji") else untrained(name)
 
 
 def weighted(model: nn.Module) -> list[str]:
@@ -60,7 +60,7 @@ def changed(model: nn.Module, other: nn.Module) -> set[str]:
 # ------------------------------------------------------------------ order
 
 
-@pytest.mark.parametrize("name", ["pocket_alexnet", "pocket_vgg", "pocket_allconv", "pocket_gap"])
+@pytest.mark.parametrize("name", ["emoji_alexnet", "emoji_vgg", "emoji_allconv", "emoji_gap"])
 def test_in_a_chain_the_layers_come_in_reversed_order(name, x):
     model = nets.load(name)
     steps = layers_with_weights(model, x)
@@ -68,7 +68,7 @@ def test_in_a_chain_the_layers_come_in_reversed_order(name, x):
     assert all(names == [step] for step, names in steps.items())
 
 
-@pytest.mark.parametrize("name", dict.fromkeys([*FAMILIES, *nets.POCKET_NETS]))
+@pytest.mark.parametrize("name", dict.fromkeys([*FAMILIES, *nets.EMOJI_NETS]))
 def test_every_layer_comes_once_and_after_all_that_use_it(name, build, x):
     model = build(name)
     steps = list(layers_with_weights(model, x))
@@ -185,7 +185,7 @@ def test_exactly_the_layers_from_the_top_are_new(name, build, x):
 
 
 @pytest.mark.parametrize("draw", DRAWS)
-@pytest.mark.parametrize("name", ["pocket_vgg", "pocket_resnet"])
+@pytest.mark.parametrize("name", ["emoji_vgg", "emoji_resnet"])
 def test_cascading_and_one_at_a_time(name, draw, x):
     model = nets.load(name)
     steps = list(layers_with_weights(model, x))
@@ -201,7 +201,7 @@ def test_cascading_and_one_at_a_time(name, draw, x):
 
 
 def test_the_seed_decides_and_copies_are_independent(x):
-    model = nets.load("pocket_gap")
+    model = nets.load("emoji_gap")
     first, second = (list(randomised(model, x, seed=seed)) for seed in (0, 0))
     other = list(randomised(model, x, seed=1))
     for (layer, a), (_, b), (_, c) in zip(first, second, other, strict=True):
@@ -211,13 +211,13 @@ def test_the_seed_decides_and_copies_are_independent(x):
         first[0][1].net.fc.weight.zero_()
     assert first[1][1].net.fc.weight.any() and model.net.fc.weight.any()
     # layers of the same shape do not get the same numbers
-    block = dict(randomised(nets.load("pocket_alexnet"), x))["net.features.0"].net
+    block = dict(randomised(nets.load("emoji_alexnet"), x))["net.features.0"].net
     assert not torch.equal(block.features[8].weight[:96], block.features[10].weight[:96])
     assert block.features[8].weight.shape == (96, 96, 3, 3)
 
 
 def test_a_new_batch_normalisation_is_the_identity(x):
-    *_, (_, other) = randomised(nets.load("pocket_resnet"), x)
+    *_, (_, other) = randomised(nets.load("emoji_resnet"), x)
     norm = other.net.layer2[0].bn1.eval()
     maps = torch.randn(2, norm.num_features, 5, 5)
     torch.testing.assert_close(norm(maps), maps, rtol=1e-4, atol=1e-4)
@@ -232,7 +232,7 @@ def test_kaiming_has_the_variance_that_it_says():
 
 
 def test_shuffled_keeps_the_histogram_and_each_channels_statistics():
-    model = nets.load("pocket_resnet").net
+    model = nets.load("emoji_resnet").net
     norm, conv = copy.deepcopy(model.bn1), copy.deepcopy(model.conv1)
     torch.manual_seed(0)
     with torch.no_grad():
@@ -305,7 +305,7 @@ def test_maps_that_cannot_be_compared(a, b, message):
 
 
 def test_cascade_is_the_loop_that_it_stands_for(x):
-    model = nets.load("pocket_gap")
+    model = nets.load("emoji_gap")
     methods = {
         "gradient": gradient,
         "noise": lambda model, x, target: torch.randn_like(x),
@@ -352,7 +352,7 @@ def test_the_methods_run_on_every_random_net(name, build, x):
 
 
 def test_without_pooling_the_deconvnet_draws_the_same_picture_for_every_image(x):
-    without, with_pools = nets.load("pocket_allconv"), nets.load("pocket_vgg")
+    without, with_pools = nets.load("emoji_allconv"), nets.load("emoji_vgg")
     a, b = deconvnet(without, x, 3)
     assert torch.equal(a, b) and a.abs().max() > 0
     a, b = deconvnet(with_pools, x, 3)

@@ -13,7 +13,7 @@ from vislib import features, nets
 from vislib.errors import InputError
 from vislib.nets import training
 
-NAME = "pocket_alexnet"
+NAME = "emoji_alexnet"
 SETTINGS: dict[str, Any] = {"epochs": 2, "scenes": 24, "seed": 3}
 
 
@@ -85,22 +85,22 @@ def test_impossible_snapshots_are_refused(quick: None, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="epochs 0 to 2"):
         training.Recipe(NAME, snapshots=[3], **SETTINGS)
     with pytest.raises(ValueError, match="no part `features`"):
-        training.Recipe("pocket_resnet", snapshots=[0], **SETTINGS)
-    with pytest.raises(InputError, match=r"pocket_vgg_epochs\.safetensors cannot be read"):
-        training.snapshots("pocket_vgg")
-    with pytest.raises(InputError, match="does not fit pocket_vgg"):
-        training.snapshots("pocket_vgg", nets.WEIGHTS / "pocket_alexnet_epochs.safetensors")
+        training.Recipe("emoji_resnet", snapshots=[0], **SETTINGS)
+    with pytest.raises(InputError, match=r"emoji_vgg_epochs\.safetensors cannot be read"):
+        training.snapshots("emoji_vgg")
+    with pytest.raises(InputError, match="does not fit emoji_vgg"):
+        training.snapshots("emoji_vgg", nets.WEIGHTS / "emoji_alexnet_epochs.safetensors")
 
 
 def test_the_shipped_snapshots_learnt_something() -> None:
     """The filters that started small become smooth: neighbouring weights become similar."""
     snapshots = training.snapshots(NAME)
     assert list(snapshots) == [0, 1, 2, 4, 16]
-    assert (nets.WEIGHTS / "pocket_alexnet_epochs.safetensors").stat().st_size < 600_000
+    assert (nets.WEIGHTS / "emoji_alexnet_epochs.safetensors").stat().st_size < 600_000
 
     def roughness(model: torch.nn.Module) -> float:
         w = features.first_filters(model)
         return float((w[..., 1:] - w[..., :-1]).square().mean() / w.square().mean())
 
     assert roughness(snapshots[16]) < 0.5 * roughness(snapshots[0])
-    assert float(nets.card("pocket_alexnet_epochs")["unseen_16"]) > 0.85
+    assert float(nets.card("emoji_alexnet_epochs")["unseen_16"]) > 0.85

@@ -259,12 +259,12 @@ def test_fourier_is_the_sum_of_its_waves():
 
 
 def test_colours_are_those_of_the_photographs():
-    """The colours of Pocket COCO have this covariance, up to a factor (on half of the scenes)."""
+    """The colours of Emoji COCO have this covariance, up to a factor (on half of the scenes)."""
     from vislib.data.coco import Coco
     from vislib.data.images import to_tensor
     from vislib.paths import DATA
 
-    coco = Coco(DATA / "pocket_coco", "val")
+    coco = Coco(DATA / "emoji_coco", "val")
     numbers = coco.image_ids()[::5]
     colours = torch.cat([to_tensor(coco.image(n)).flatten(1)[:, ::97] for n in numbers], 1)
     covariance = torch.cov(colours)
@@ -336,7 +336,7 @@ def test_a_step_follows_the_finite_differences(smooth, objective):
 
 
 def test_images_of_a_batch_are_independent_and_seeds_repeat():
-    model = nets.load("pocket_allconv")
+    model = nets.load("emoji_allconv")
     x = noise(2, 3, 32, 32)
     state = torch.get_rng_state()
     settings = {"steps": 4, "transforms": [jitter(4), wobble()], "edits": [blur(0.5)]}
@@ -353,7 +353,7 @@ def test_images_of_a_batch_are_independent_and_seeds_repeat():
 
 @pytest.mark.parametrize("start", [pixels, fourier])
 def test_images_stay_between_0_and_1(start):
-    model = nets.load("pocket_allconv")
+    model = nets.load("emoji_allconv")
     x = noise(1, 3, 32, 32)
     result = ascend(model, logit(0), start(x), steps=5, optimiser=partial(torch.optim.Adam, lr=1))
     assert result.image.min() >= 0 and result.image.max() <= 1
@@ -439,7 +439,7 @@ def test_bad_arguments_are_refused(linear, settings, message):
 
 
 def test_dream_goes_through_its_octaves():
-    model = nets.load("pocket_allconv")
+    model = nets.load("emoji_allconv")
     photo, sizes = noise(1, 3, 48, 64, std=0.05), []
     J = layer_norm("net.features.4")
     settings = {"octaves": 3, "ratio": 1.5, "steps": 3, "lr": 0.02}
@@ -458,7 +458,7 @@ def test_dream_goes_through_its_octaves():
 
 
 def test_one_octave_equals_an_ascent():
-    model = nets.load("pocket_allconv")
+    model = nets.load("emoji_allconv")
     x, J = noise(1, 3, 40, 40), layer_norm("net.features.2")
     step = partial(torch.optim.SGD, lr=0.01)
     plain = ascend(model, J, x, steps=4, optimiser=step, transforms=[jitter(16)], rescale=unit_mean)

@@ -61,7 +61,7 @@ def test_simple_taylor_of_a_linear_model(small_x):
     assert torch.allclose(actual, w.view(1, 3, 18, 18) * (small_x - foot), atol=1e-12)
 
 
-@pytest.mark.parametrize("net", ["pocket_vgg", "pocket_resnet"])
+@pytest.mark.parametrize("net", ["emoji_vgg", "emoji_resnet"])
 def test_root_points_of_a_trained_network(net):
     """The scores have both signs."""
     model = nets.load(net)

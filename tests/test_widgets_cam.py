@@ -17,7 +17,7 @@ from vislib.widgets import cam as widgets
 def test_boxes_over_the_sliders_range(pooling: str) -> None:
     _, truths = widgets.scene()
     assert set(truths) == {"dog", "zebra", "banana"}
-    for category, name in enumerate(nets.POCKET_CLASSES):
+    for category, name in enumerate(nets.EMOJI_CLASSES):
         areas = []
         for threshold in np.arange(0.05, 0.95, 0.05):
             (x, y, width, height), overlap = widgets.found_box(pooling, category, threshold)
@@ -30,7 +30,7 @@ def test_boxes_over_the_sliders_range(pooling: str) -> None:
 
 def test_the_map_under_the_widget_is_cam() -> None:
     image, _ = widgets.scene()
-    model = nets.load("pocket_gmp")
+    model = nets.load("emoji_gmp")
     with torch.no_grad():
         maps = model.net.features(model.normalize(image[None]))[0]
     expected = sum(w * one for w, one in zip(model.net.fc.weight[10], maps, strict=True))

@@ -13,7 +13,7 @@ from vislib.widgets import deconvnet as widgets
 
 @pytest.fixture(scope="module")
 def searched():
-    model = nets.load("pocket_vgg")
+    model = nets.load("emoji_vgg")
     scenes = torch.rand(10, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     layers = ("net.features.4", "net.features.12", "net.features.17")
     return model, scenes, {layer: top_patches(model, layer, scenes, 9) for layer in layers}

@@ -10,7 +10,7 @@ from vislib.explain.fullgrad import fullgrad, fullgrad_parts
 from vislib.widgets import fullgrad as widgets
 
 
-@pytest.mark.parametrize("name", ["pocket_vgg", "pocket_resnet"])
+@pytest.mark.parametrize("name", ["emoji_vgg", "emoji_resnet"])
 def test_all_parts_of_the_widget_together_are_fullgrad(name):
     model = nets.load(name)
     x = torch.rand(2, 3, 64, 48, generator=torch.Generator().manual_seed(0))
@@ -29,7 +29,7 @@ def test_the_widget_over_the_range_of_its_slider(monkeypatch):
     monkeypatch.setattr(
         "vislib.show.display", lambda figure, alt: (plt.close(figure), alts.append(alt))
     )
-    model = nets.load("pocket_gap")
+    model = nets.load("emoji_gap")
     x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     mask = torch.zeros(64, 64, dtype=torch.bool).numpy()
     mask[10:30, 10:30] = True

@@ -15,7 +15,7 @@ from vislib.widgets import grad_cam as widgets
 @pytest.fixture(scope="module")
 def scene():
     """A model, an image, two of its classes, and made-up masks for them."""
-    model = nets.load("pocket_vgg")
+    model = nets.load("emoji_vgg")
     x = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     masks = {name: np.zeros((128, 128), dtype=bool) for name in ("cat", "dog")}
     masks["cat"][:64], masks["dog"][64:] = True, True

@@ -19,7 +19,7 @@ def scene():
 
 
 def test_the_slider_goes_through_the_whole_cascade(scene):
-    model = nets.load("pocket_vgg")
+    model = nets.load("emoji_vgg")
     steps = ["none", *layers_with_weights(model, scene)]
     expected = [model, *(other for _, other in sanity.randomised(model, scene))]
     for depth, other in enumerate(expected):
@@ -37,7 +37,7 @@ def test_each_step_is_drawn_with_its_own_text(scene, monkeypatch):
     monkeypatch.setattr(
         "vislib.show.panels", lambda pictures, alt, **_: drawn.append((list(pictures), alt))
     )
-    model = nets.load("pocket_vgg")
+    model = nets.load("emoji_vgg")
     for depth in (0, 1, 9):
         widgets.draw_step(model, scene, 3, depth)
     assert len({alt for _, alt in drawn}) == 3
@@ -45,5 +45,5 @@ def test_each_step_is_drawn_with_its_own_text(scene, monkeypatch):
 
 
 def test_the_slider_ends_at_the_last_layer(scene):
-    box = widgets.random_layers(nets.load("pocket_allconv"), scene, 3)
+    box = widgets.random_layers(nets.load("emoji_allconv"), scene, 3)
     assert (box.children[0].min, box.children[0].max) == (0, 9)

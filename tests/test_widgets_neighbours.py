@@ -16,7 +16,7 @@ from vislib.widgets import neighbours as widgets
 
 @pytest.fixture(scope="module")
 def gallery() -> Coco:
-    return Coco(DATA / "pocket_coco", "gallery")
+    return Coco(DATA / "emoji_coco", "gallery")
 
 
 def test_neighbours_over_the_range_of_the_sliders(gallery: Coco) -> None:

@@ -17,7 +17,7 @@ def test_the_square_over_the_range_of_its_sliders(monkeypatch):
     monkeypatch.setattr(
         "vislib.show.display", lambda figure, alt: (plt.close(figure), alts.append(alt))
     )
-    model = nets.load("pocket_vgg")
+    model = nets.load("emoji_vgg")
     x = torch.rand(1, 3, 128, 96, generator=torch.Generator().manual_seed(1))
     row, column, size, kind, _ = widgets.square(model, x, [0, 3]).children
     for r, c, s, k in itertools.product(

@@ -14,7 +14,7 @@ from vislib.widgets import relevance as widgets
 @pytest.fixture(scope="module")
 def scene() -> tuple[nets.Classifier, Tensor]:
     x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    return nets.load("pocket_vgg"), x
+    return nets.load("emoji_vgg"), x
 
 
 def test_the_composite_over_the_range_of_its_sliders(scene):

@@ -20,7 +20,7 @@ def test_the_noise_over_the_range_of_its_sliders(monkeypatch):
     monkeypatch.setattr(
         "vislib.show.display", lambda figure, alt: (plt.close(figure), alts.append(alt))
     )
-    model = nets.load("pocket_alexnet")
+    model = nets.load("emoji_alexnet")
     x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 0.5
     mask = np.zeros((64, 64), dtype=bool)
     mask[10:40, 20:50] = True

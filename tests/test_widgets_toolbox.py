@@ -35,7 +35,7 @@ def random_image(*size: int) -> torch.Tensor:
     return torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("name", sorted(nets.POCKET_NETS))
+@pytest.mark.parametrize("name", sorted(nets.EMOJI_NETS))
 def test_look_over_the_range_of_the_controls(name: str, few_scenes: None) -> None:
     layers = toolbox.layers(name)
     assert len(layers) >= 5
@@ -57,7 +57,7 @@ def test_look_over_the_range_of_the_controls(name: str, few_scenes: None) -> Non
             assert all(bool(one.isfinite().all()) for one in (*maps, result.preferred_input))
 
 
-@pytest.mark.parametrize("name", ["pocket_vgg", "pocket_resnet", "pocket_squeezenet"])
+@pytest.mark.parametrize("name", ["emoji_vgg", "emoji_resnet", "emoji_squeezenet"])
 def test_preferred_input_excites_the_unit_more_than_any_scene(name: str) -> None:
     model, layer = nets.load(name), list(toolbox.layers(name))[-1]
     scenes = torch.stack([resize(scene, (64, 64)) for scene in toolbox.scenes(128, 40)])
@@ -75,7 +75,7 @@ def test_preferred_input_excites_the_unit_more_than_any_scene(name: str) -> None
 
 def test_patch_views_fit_their_crops(few_scenes: None) -> None:
     """Each view is a part of the view of the whole image, at the position of its crop."""
-    model, layer = nets.load("pocket_vgg"), "net.features.10"
+    model, layer = nets.load("emoji_vgg"), "net.features.10"
     scenes = toolbox.scenes(128)
     patches = features.top_patches(model, layer, scenes, k=6)
     checked = 0
@@ -95,11 +95,11 @@ def test_patch_views_fit_their_crops(few_scenes: None) -> None:
 
 
 def test_layers_have_feature_maps_and_a_receptive_field() -> None:
-    assert list(toolbox.layers("pocket_alexnet").items())[:2] == [
+    assert list(toolbox.layers("emoji_alexnet").items())[:2] == [
         ("net.features.1", 32),
         ("net.features.4", 64),
     ]
-    assert not any("classifier" in layer for layer in toolbox.layers("pocket_vgg"))
+    assert not any("classifier" in layer for layer in toolbox.layers("emoji_vgg"))
 
 
 def _file(name: str, mode: str = "RGB", kind: str = "png") -> dict[str, Any]:
@@ -138,15 +138,15 @@ def test_each_change_of_a_control_draws_once(
     """Each change draws once, with a network, layer and unit that belong together."""
     drawn: list[tuple[Any, ...]] = []
     monkeypatch.setattr(toolbox, "draw_look", lambda image, *rest: drawn.append((image, *rest)))
-    box = toolbox.toolbox("pocket_vgg")
+    box = toolbox.toolbox("emoji_vgg")
     (image, upload), (net, layer) = box.children[0].children, box.children[1].children
     unit, message = box.children[2:4]
     assert len(drawn) == 1
     unit.value = 63
     layer.value = "net.features.1"
-    assert unit.max == 15 and drawn[-1][1:] == ("pocket_vgg", "net.features.1", 15)
-    net.value = "pocket_resnet"
-    assert drawn[-1][1:] == ("pocket_resnet", "net.layer2.0.relu", 15)
+    assert unit.max == 15 and drawn[-1][1:] == ("emoji_vgg", "net.features.1", 15)
+    net.value = "emoji_resnet"
+    assert drawn[-1][1:] == ("emoji_resnet", "net.layer2.0.relu", 15)
     assert len(drawn) == 4, "one drawing for each change"
 
     upload.value = ({**_file("own.png"), "type": "", "size": 1, "last_modified": NOW},)
@@ -154,7 +154,7 @@ def test_each_change_of_a_control_draws_once(
     broken = {"name": "<b>.png", "content": memoryview(b"no"), "type": "", "size": 2}
     upload.value = ({**broken, "last_modified": NOW},)
     assert "&lt;b&gt;.png is not an image" in message.value and len(drawn) == 5
-    for one in nets.POCKET_NETS:
+    for one in nets.EMOJI_NETS:
         net.value = one
         assert toolbox.layers(one)[layer.value] == unit.max + 1
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 
-NETS = ("pocket_alexnet", "pocket_vgg", "pocket_resnet", "pocket_squeezenet")
+NETS = ("emoji_alexnet", "emoji_vgg", "emoji_resnet", "emoji_squeezenet")
 MAX_SIDE = 2000  # pixels; the feature maps of larger images exceed a laptop's memory
 
 
@@ -114,7 +114,7 @@ def _add_benchmark(commands: Commands) -> None:
     )
     command.set_defaults(run=_benchmark)
     add = command.add_argument
-    add("--coco", type=Path, help="folder in COCO's layout (default: Pocket COCO)")
+    add("--coco", type=Path, help="folder in COCO's layout (default: Emoji COCO)")
     add("--split", help="the SPLIT of annotations/instances_SPLIT.json (default: val or val2017)")
     add(
         "--nets",
@@ -164,7 +164,7 @@ def _benchmark(options: argparse.Namespace) -> None:
     from vislib.measure import benchmark, report
     from vislib.measure.methods import SHARED_PASS
 
-    folder = options.coco or DATA / "pocket_coco"
+    folder = options.coco or DATA / "emoji_coco"
     coco = Coco(folder, options.split or ("val2017" if options.coco else "val"))
     own_sizes = sorted({nets.facts(name).input_size for name in options.nets})
     everything = options.methods == ["all"]  # about sixty times the work for each image
@@ -227,7 +227,7 @@ def _add_train(commands: Commands) -> None:
     command = commands.add_parser("train", help="train one of the course's networks")
     command.set_defaults(run=_train)
     add = command.add_argument
-    add("name", help="pocket_alexnet, pocket_vgg, ...")
+    add("name", help="emoji_alexnet, emoji_vgg, ...")
     add("--epochs", type=_count, default=16, help="passes over the scenes (default: 16)")
     add("--scenes", type=_count, default=8000, help="number of training scenes (default: 8000)")
     add("--seed", type=int, default=0, help="seed of all random numbers (default: 0)")

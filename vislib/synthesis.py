@@ -325,7 +325,7 @@ def pixels(start: Tensor) -> Parametrisation:
 
 
 # The columns are the directions in which the colours of natural images vary. The matrix is a square
-# root of the covariance of the colours in every fifth scene of Pocket COCO, scaled so that the
+# root of the covariance of the colours in every fifth scene of Emoji COCO, scaled so that the
 # longest column has length 1.
 COLOURS = torch.tensor([[0.57, 0.38, 0.05], [0.60, -0.10, -0.17], [0.56, -0.28, 0.13]])
 

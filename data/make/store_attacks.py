@@ -2,7 +2,7 @@
 
     uv run python data/make/store_attacks.py [curves] [transfer] [views]
 
-The images are the scenes of Pocket COCO's validation split that show one category, at 128 pixels.
+The images are the scenes of Emoji COCO's validation split that show one category, at 128 pixels.
 Without an argument, all three tables are computed:
 
 * curves: the fraction of wrong predictions after an attack, by network, norm, method and ε;
@@ -31,7 +31,7 @@ from vislib.data.images import resize, to_tensor
 from vislib.paths import DATA
 
 STORED = DATA / "attacks"
-ROBUST = "pocket_allconv_robust"  # pocket_allconv after adversarial training
+ROBUST = "emoji_allconv_robust"  # emoji_allconv after adversarial training
 LEVELS = {"linf": [0.5, 1, 2, 4, 8, 16], "l2": [0.25, 0.5, 1, 2, 4]}
 STRENGTHS = [0, 0.25, 0.5, 0.75, 1, 1.25, 1.5]
 
@@ -39,18 +39,18 @@ STRENGTHS = [0, 0.25, 0.5, 0.75, 1, 1.25, 1.5]
 def load(name: str) -> nets.Classifier:
     """Network of the course by its name, or the robust network."""
     if name == ROBUST:
-        return nets.load("pocket_allconv", weights=nets.WEIGHTS / f"{ROBUST}.safetensors")
+        return nets.load("emoji_allconv", weights=nets.WEIGHTS / f"{ROBUST}.safetensors")
     return nets.load(name)
 
 
 def scenes() -> tuple[Tensor, Tensor]:
     """Scenes with one category, N×3×128×128, and their classes."""
-    coco = Coco(DATA / "pocket_coco", "val")
+    coco = Coco(DATA / "emoji_coco", "val")
     single = [i for i in coco.image_ids() if len(coco.objects(i)) == 1]
     size = (nets.POCKET_SIZE, nets.POCKET_SIZE)
     images = [resize(to_tensor(coco.image(i)), size) for i in single]
     return torch.stack(images), torch.tensor(
-        [nets.POCKET_CLASSES.index(coco.objects(i)[0]) for i in single]
+        [nets.EMOJI_CLASSES.index(coco.objects(i)[0]) for i in single]
     )
 
 
@@ -69,7 +69,7 @@ def curves(x: Tensor, target: Tensor) -> pd.DataFrame:
         "PGD": pgd,
     }
     rows = []
-    for name in ("pocket_allconv", ROBUST):
+    for name in ("emoji_allconv", ROBUST):
         model = load(name)
         rows.append([name, "none", "none", 0, float((~correct(model, x, target)).float().mean())])
         for norm, levels in LEVELS.items():
@@ -102,7 +102,7 @@ def transfer(x: Tensor, target: Tensor) -> pd.DataFrame:
     Only scenes that both networks classify correctly count. In the rows "the others", the attack is
     on the mean of all networks of the course except the evaluated network.
     """
-    models = {name: load(name) for name in (*nets.POCKET_NETS, ROBUST)}
+    models = {name: load(name) for name in (*nets.EMOJI_NETS, ROBUST)}
     right = {name: correct(model, x, target) for name, model in models.items()}
     rows = []
     for epsilon, attacked in tqdm([*product((8, 16), ["noise", *models, "the others"])]):
@@ -114,7 +114,7 @@ def transfer(x: Tensor, target: Tensor) -> pd.DataFrame:
         for asked, model in models.items():
             both = right[asked] & right.get(attacked, right[asked])
             if attacked == "the others":
-                others = [models[name] for name in nets.POCKET_NETS if name != asked]
+                others = [models[name] for name in nets.EMOJI_NETS if name != asked]
                 shown = pgd(Mean(others), x[both], target[both], **options)
             else:
                 shown = y[both]
@@ -129,7 +129,7 @@ def views(x: Tensor, classes: Tensor) -> pd.DataFrame:
     Views of strength 1 are rotated by up to 30 degrees, zoomed by a factor of up to 1.25, and
     brighter or darker by up to 25 %.
     """
-    model = load("pocket_allconv")
+    model = load("emoji_allconv")
     target = (classes + 5) % 16
     options = {"epsilon": 16 / 255, "steps": 40, "step_size": 2 / 255, "targeted": True}
     images = {

@@ -21,15 +21,15 @@ from vislib.paths import DATA
 # The number of scenes, and the number of scenes for methods with many passes. The table shows the
 # first network. The last network is included because CAM can explain it.
 NETS = {
-    "pocket_alexnet": (48, 16),
-    "pocket_squeezenet": (24, 8),
-    "pocket_resnet": (24, 8),
-    "pocket_vgg": (24, 8),
-    "pocket_gap": (24, 8),
+    "emoji_alexnet": (48, 16),
+    "emoji_squeezenet": (24, 8),
+    "emoji_resnet": (24, 8),
+    "emoji_vgg": (24, 8),
+    "emoji_gap": (24, 8),
 }
 
 if __name__ == "__main__":
-    file, val = overview.MEASURED, Coco(DATA / "pocket_coco", "val")
+    file, val = overview.MEASURED, Coco(DATA / "emoji_coco", "val")
     parts = dict(iter(pd.read_parquet(file).groupby("net"))) if file.exists() else {}
     for net in sys.argv[1:] or NETS:
         began, (count, few) = time.process_time(), NETS[net]

@@ -83,7 +83,7 @@ def everything(out: Path) -> None:
 
 def measured(maps: Path) -> pd.DataFrame:
     """Pointing game, deletion and insertion of the maps of trained networks and of controls."""
-    coco = Coco(DATA / "pocket_coco", "val")
+    coco = Coco(DATA / "emoji_coco", "val")
     rows = []
     for net in cli.NETS:
         model = nets.load(net)
@@ -118,8 +118,8 @@ def measured(maps: Path) -> pd.DataFrame:
 
 def picture() -> None:
     """Draw the first figure of the README: one scene, and five explanations of one class."""
-    model = nets.load("pocket_vgg")
-    scenes = Coco(DATA / "pocket_coco", "gallery")
+    model = nets.load("emoji_vgg")
+    scenes = Coco(DATA / "emoji_coco", "gallery")
     x = load_unit(scenes, 1008, "zebra", "original")[0][None]
     target = model.classes.index("zebra")
     maps = benchmark.explain(model, x, target, STUDY, layer=last_conv_stage(model, x)).maps

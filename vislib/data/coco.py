@@ -7,7 +7,7 @@ mostly for crowds, a run-length encoding (RLE) of the mask. A data set has these
     FOLDER/annotations/instances_SPLIT.json
     FOLDER/SPLIT/000000000009.jpg …
 
-Pocket COCO, which ships with the course, has the same layout.
+Emoji COCO, which ships with the course, has the same layout.
 
 When `Coco` opens the annotation file, it checks the JSON, the lists and their ids. A fault of one
 image (in its file, size or segmentations) raises an `InputError` only when this image is used, so
@@ -99,7 +99,7 @@ class Coco:
         categories: category name → id, in the order of the ids.
 
     >>> from vislib.paths import DATA
-    >>> coco = Coco(DATA / "pocket_coco", "gallery")
+    >>> coco = Coco(DATA / "emoji_coco", "gallery")
     >>> "zebra" in coco.objects(1008)
     True
     >>> coco.mask(1008, "zebra").shape == coco.size(1008)
@@ -513,7 +513,7 @@ def _annotation_file(folder: Path, split: str) -> Path:
     available = f" This folder has the splits: {', '.join(others)}." if others else ""
     raise InputError(
         f"{missing}.{available} COCO's layout is FOLDER/annotations/instances_SPLIT.json with the "
-        "images in FOLDER/SPLIT/. `vislib fetch coco` downloads a part of COCO; Pocket COCO, the "
+        "images in FOLDER/SPLIT/. `vislib fetch coco` downloads a part of COCO; Emoji COCO, the "
         "default, ships with the course."
     )
 

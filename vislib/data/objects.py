@@ -57,7 +57,7 @@ def load_unit(
             after resizing.
 
     >>> from vislib.paths import DATA
-    >>> coco = Coco(DATA / "pocket_coco", "gallery")
+    >>> coco = Coco(DATA / "emoji_coco", "gallery")
     >>> image, mask = load_unit(coco, 1008, "zebra", 128)
     >>> image.shape, mask.shape, mask.dtype
     (torch.Size([3, 128, 128]), (128, 128), dtype('bool'))
@@ -164,7 +164,7 @@ def object_crops(
         ValueError: no image of the categories is on disk.
 
     >>> from vislib.paths import DATA
-    >>> coco = Coco(DATA / "pocket_coco", "gallery")
+    >>> coco = Coco(DATA / "emoji_coco", "gallery")
     >>> crops = object_crops(coco, 64, per_category=1, categories=["zebra", "dog"])
     >>> crops.images.shape, crops.labels.tolist()
     (torch.Size([2, 3, 64, 64]), [0, 1])

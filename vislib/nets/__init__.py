@@ -1,7 +1,7 @@
 """The networks of the course by name: small networks that ship with it, and torchvision's.
 
     >>> from vislib import nets
-    >>> model = nets.load("pocket_vgg")  # ships with the course, works offline
+    >>> model = nets.load("emoji_vgg")  # ships with the course, works offline
     >>> model(torch.rand(1, 3, 128, 128)).shape
     torch.Size([1, 16])
 
@@ -10,8 +10,8 @@
 Every loaded network is a `Classifier`: it takes images in [0, 1] and returns logits (class scores
 before the softmax). The pocket networks are small versions of famous architectures. They keep the
 parts that matter for this course: AlexNet's large first filters and overlapping pools, VGG's stacks
-of 3×3 convolutions, ResNet's sums and SqueezeNet's fire modules. They were trained on Pocket COCO
-(`vislib.data.pocket`) by `vislib.nets.training`.
+of 3×3 convolutions, ResNet's sums and SqueezeNet's fire modules. They were trained on Emoji COCO
+(`vislib.data.emoji`) by `vislib.nets.training`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from torch import Tensor, nn
 
 from vislib.core import check_logits
 from vislib.data.coco import imagenet_targets
-from vislib.data.pocket import NAMES
+from vislib.data.emoji import NAMES as EMOJI_CLASSES
+from vislib.data.pocket import NAMES as POCKET_CLASSES
 from vislib.errors import InputError, nearest
 from vislib.nets.pocket import (
     PocketAlexNet,
@@ -47,7 +48,6 @@ from vislib.paths import DATA
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-POCKET_CLASSES = NAMES
 POCKET_SIZE = 128
 """The side of the images on which the pocket networks were trained, in pixels."""
 
@@ -125,6 +125,9 @@ POCKET_NETS: dict[str, Callable[[int], nn.Module]] = {
 }
 """Functions from the number of classes to an untrained network, by the name of the network."""
 
+EMOJI_NETS = {name.replace("pocket", "emoji"): build for name, build in POCKET_NETS.items()}
+"""The same architectures, trained on the emoji scenes of `vislib.data.emoji`."""
+
 
 # --- Loading --------------------------------------------------------------------------------------
 
@@ -136,7 +139,7 @@ def names() -> tuple[str, ...]:
 
     # Vision transformers are classifiers too, but not convolutional networks.
     transformers = ["vit_*", "swin_*", "maxvit_*"]
-    return (*POCKET_NETS, *models.list_models(module=models, exclude=transformers))
+    return (*POCKET_NETS, *EMOJI_NETS, *models.list_models(module=models, exclude=transformers))
 
 
 class Facts(NamedTuple):
@@ -160,13 +163,15 @@ def facts(name: str) -> Facts:
     Raises:
         InputError: no network has this name; the message suggests the nearest names.
 
-    >>> facts("pocket_vgg").input_size, len(facts("alexnet").classes)
+    >>> facts("emoji_vgg").input_size, len(facts("alexnet").classes)
     (128, 1000)
     """
     if name not in names():
         raise InputError(f"there is no network called {name!r}: {nearest(name, names())}")
     if name in POCKET_NETS:
         return Facts(POCKET_CLASSES, POCKET_SIZE)
+    if name in EMOJI_NETS:
+        return Facts(EMOJI_CLASSES, POCKET_SIZE)
     weights = _imagenet_weights(name)
     return Facts(tuple(weights.meta["categories"]), weights.transforms().crop_size[0])
 
@@ -189,7 +194,7 @@ def load(
     """Load a network by its name, with its normalisation and class names.
 
     Args:
-        name: one of `names()`: "pocket_vgg", ..., "alexnet", "resnet152", "squeezenet1_0", ...
+        name: one of `names()`: "emoji_vgg", ..., "alexnet", "resnet152", "squeezenet1_0", ...
         device: device on which the model will be.
         weights: True for trained weights: those that ship with the course for a pocket network,
             torchvision's `IMAGENET1K_V1`, which most papers used, for all others. False for random
@@ -203,23 +208,24 @@ def load(
         InputError: no network has this name; the message suggests the nearest names.
         WeightsError: the weights cannot be downloaded or read, or do not fit.
 
-    >>> load("pocket_resnet").classes[:3]
+    >>> load("emoji_resnet").classes[:3]
     ('airplane', 'bus', 'train')
     """
     known = facts(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        build = _pocket if name in POCKET_NETS else _torchvision
+        ours = name in POCKET_NETS or name in EMOJI_NETS
+        build = _pocket if ours else _torchvision
         model = build(name, known, weights is True)
     if isinstance(weights, str | Path):
         load_weights(model.net, weights)
-    elif weights and name in POCKET_NETS:
+    elif weights and ours:
         load_weights(model.net, WEIGHTS / f"{name}.safetensors")
     return model.to(device).eval()
 
 
 def _pocket(name: str, known: Facts, pretrained: bool) -> Classifier:
-    net = POCKET_NETS[name](len(known.classes))
+    net = (POCKET_NETS | EMOJI_NETS)[name](len(known.classes))
     return Classifier(net, name=name, **known._asdict())
 
 
@@ -250,7 +256,7 @@ def _torchvision(name: str, known: Facts, pretrained: bool) -> Classifier:
             f"the ImageNet weights of {name} could not be loaded ({reason}). "
             f"The file {file} was expected in {folder}. Connect once to download it from "
             f"{weights.url}, put a copy into this folder (set TORCH_HOME to use another one), or "
-            f"use a network that ships with the course, such as nets.load('pocket_vgg')."
+            f"use a network that ships with the course, such as nets.load('emoji_vgg')."
         ) from error
     preset = weights.transforms()
     return Classifier(
@@ -332,8 +338,8 @@ def card(name: str) -> dict[str, str]:
         The settings of the training (`vislib.nets.training.Recipe`), the accuracies, the number of
         parameters, the date and the command, all as strings.
 
-    >>> card("pocket_vgg")["command"]
-    'vislib train pocket_vgg --epochs 16 --scenes 8000 --seed 0 --bfloat16'
+    >>> card("emoji_vgg")["command"]
+    'vislib train emoji_vgg --epochs 16 --scenes 8000 --seed 0 --bfloat16'
     """
     with safe_open(WEIGHTS / f"{name}.safetensors", framework="pt") as file:
         return dict(file.metadata() or {})
@@ -422,7 +428,7 @@ def class_targets(
     Raises:
         InputError: the table is missing or malformed.
 
-    >>> class_targets(facts("pocket_vgg"))["bus"], class_targets(facts("alexnet"))["airplane"]
+    >>> class_targets(facts("emoji_vgg"))["bus"], class_targets(facts("alexnet"))["airplane"]
     ((1,), (404, 895))
     """
     if len(model.classes) == 1000:

@@ -38,7 +38,7 @@ def attacked(
     Raises:
         ValueError: `level` is negative, or another argument is wrong, as in `vislib.attacks.bim`.
 
-    >>> model = nets.load("pocket_vgg")
+    >>> model = nets.load("emoji_vgg")
     >>> image, probabilities = attacked(model, torch.rand(1, 3, 64, 64), 3, level=2, steps=1)
     >>> image.shape, probabilities.shape
     (torch.Size([1, 3, 64, 64]), torch.Size([16]))

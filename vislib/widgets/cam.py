@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 SCENE = 1008  # a dog, a zebra and a banana
 SIZE = 128
-NETS = {"GAP": "pocket_gap", "GMP": "pocket_gmp"}
+NETS = {"GAP": "emoji_gap", "GMP": "emoji_gmp"}
 
 
 @cache
 def scene() -> tuple[Tensor, dict[str, list[localisation.Box]]]:
     """Scene, resized to 3×128×128, and the boxes of its categories."""
-    coco = Coco(DATA / "pocket_coco", "gallery")
+    coco = Coco(DATA / "emoji_coco", "gallery")
     height, width = coco.size(SCENE)
     down, across = SIZE / height, SIZE / width
     boxes = {
@@ -67,7 +67,7 @@ def found_box(pooling: str, category: int, threshold: float) -> tuple[localisati
         NaN if the class is not in the scene.
     """
     box = localisation.box(class_map(pooling, category), threshold)
-    truths = scene()[1].get(nets.POCKET_CLASSES[category])
+    truths = scene()[1].get(nets.EMOJI_CLASSES[category])
     return box, localisation.best_iou(box, truths) if truths else torch.nan
 
 
@@ -78,7 +78,7 @@ def draw_boxes(category: int, threshold: float = 0.2) -> None:
         category, threshold: as in `found_box`.
     """
     image, boxes = scene()
-    name = nets.POCKET_CLASSES[category]
+    name = nets.EMOJI_CLASSES[category]
     panels, results = {}, []
     for pooling in NETS:
         box, iou = found_box(pooling, category, threshold)
@@ -100,6 +100,6 @@ def boxes() -> VBox:
     """Sliders for the class and the threshold."""
     return interactive_figure(
         draw_boxes,
-        category=int_slider("class", nets.POCKET_CLASSES.index("zebra"), 0, 15),
+        category=int_slider("class", nets.EMOJI_CLASSES.index("zebra"), 0, 15),
         threshold=float_slider("threshold", 0.2, 0.05, 0.9, 0.05),
     )

@@ -68,7 +68,7 @@ def layers(name: str) -> dict[str, int]:
     Args:
         name: name of the network, as in `vislib.nets.load`.
 
-    >>> list(layers("pocket_vgg").items())[:2]
+    >>> list(layers("emoji_vgg").items())[:2]
     [('net.features.1', 16), ('net.features.4', 32)]
     """
     model = net(name)
@@ -112,7 +112,7 @@ def scenes(side: int, count: int = SCENES) -> tuple[Tensor, ...]:
         side: height and width of each scene, as in `fitted`.
         count: number of scenes.
     """
-    coco = Coco(DATA / "pocket_coco", "val")
+    coco = Coco(DATA / "emoji_coco", "val")
     numbers = coco.image_ids()
     return tuple(fitted(images.to_tensor(coco.image(i)), side) for i in numbers[:count])
 
@@ -283,11 +283,11 @@ class Toolbox:
     def __init__(self, first: str) -> None:
         from ipywidgets import HTML, Dropdown, FileUpload, HBox, Output, VBox
 
-        gallery = Coco(DATA / "pocket_coco", "gallery")
+        gallery = Coco(DATA / "emoji_coco", "gallery")
         self.images = {
             f"scene {i}": images.to_tensor(gallery.image(i)) for i in gallery.image_ids()
         }
-        names = list(dict.fromkeys([first, *nets.POCKET_NETS]))
+        names = list(dict.fromkeys([first, *nets.EMOJI_NETS]))
         self.image = Dropdown(options=list(self.images), value="scene 1008", description="image")
         self.file = FileUpload(accept="image/*", description="own image")
         self.net = Dropdown(options=names, description="net")
@@ -358,7 +358,7 @@ class Toolbox:
             draw_look(image, self.net.value, self.layer.value, self.unit.value)
 
 
-def toolbox(first: str = "pocket_vgg") -> VBox:
+def toolbox(first: str = "emoji_vgg") -> VBox:
     """Controls for image, uploaded image, network, layer and unit, above the figure.
 
     Args:

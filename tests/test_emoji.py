@@ -1,4 +1,4 @@
-"""Pocket COCO: the format is COCO's, the masks are exact, the build is repeatable."""
+"""Emoji COCO: the format is COCO's, the masks are exact, the build is repeatable."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from vislib.data import pocket
+from vislib.data import emoji
 from vislib.paths import DATA
 
-FOLDER = DATA / "pocket_coco"
+FOLDER = DATA / "emoji_coco"
 # These are from COCO's instances_val2017.json, independent of the package.
 COCO_IDS = {
     5: "airplane", 6: "bus", 7: "train", 9: "boat", 10: "traffic light", 13: "stop sign",
@@ -31,16 +31,16 @@ def split(request: pytest.FixtureRequest) -> tuple[COCO, Path]:
 
 
 @pytest.fixture(scope="module")
-def scenes() -> list[pocket.Scene]:
+def scenes() -> list[emoji.Scene]:
     """Fresh scenes of many sizes, crowded ones among them."""
     made = []
     for index in range(16):
         rng = np.random.default_rng([99, index])
         height, width = rng.integers(240, 400, 2)
-        chosen = [pocket.CATEGORIES[i] for i in rng.permutation(16)[:4]]
+        chosen = [emoji.CATEGORIES[i] for i in rng.permutation(16)[:4]]
         crowd = chosen.pop() if index % 3 == 0 else None
         made.append(
-            pocket.scene(rng, int(height), int(width), categories=chosen, crowd=crowd, visible=0.5)
+            emoji.scene(rng, int(height), int(width), categories=chosen, crowd=crowd, visible=0.5)
         )
     return made
 
@@ -100,11 +100,11 @@ def test_data_stays_small() -> None:
     assert sum(path.stat().st_size for path in DATA.rglob("*") if path.is_file()) < 25e6
 
 
-def test_polygons_agree_with_the_alpha_mask(scenes: list[pocket.Scene]) -> None:
+def test_polygons_agree_with_the_alpha_mask(scenes: list[emoji.Scene]) -> None:
     things = [thing for scene in scenes for thing in scene.objects]
     assert len(things) > 40
     for thing in things:
-        encoded = coco_mask.frPyObjects(pocket.polygons(thing.mask), *thing.mask.shape)
+        encoded = coco_mask.frPyObjects(emoji.polygons(thing.mask), *thing.mask.shape)
         drawn = coco_mask.decode(coco_mask.merge(encoded)).astype(bool)
         assert iou(drawn, thing.mask) >= 0.97
 
@@ -116,33 +116,33 @@ def test_polygons_leave_holes_open(holes: int) -> None:
     mask[20:40, 15:35] = False
     if holes == 2:
         mask[15:30, 50:60] = False
-    encoded = coco_mask.frPyObjects(pocket.polygons(mask), 60, 80)
+    encoded = coco_mask.frPyObjects(emoji.polygons(mask), 60, 80)
     assert iou(coco_mask.decode(coco_mask.merge(encoded)).astype(bool), mask) >= 0.97
 
 
-def test_crowds_decode_to_their_mask(scenes: list[pocket.Scene]) -> None:
+def test_crowds_decode_to_their_mask(scenes: list[emoji.Scene]) -> None:
     crowds = [thing for scene in scenes for thing in scene.objects if thing.crowd]
     assert len(crowds) >= 5
     for thing in crowds:
-        encoded = coco_mask.frPyObjects(pocket.run_lengths(thing.mask), *thing.mask.shape)
+        encoded = coco_mask.frPyObjects(emoji.run_lengths(thing.mask), *thing.mask.shape)
         assert np.array_equal(coco_mask.decode(encoded).astype(bool), thing.mask)
 
 
 @pytest.mark.parametrize("value", [False, True])
 def test_run_lengths_of_a_uniform_mask(value: bool) -> None:
     mask = np.full((3, 5), value)
-    encoded = coco_mask.frPyObjects(pocket.run_lengths(mask), 3, 5)
+    encoded = coco_mask.frPyObjects(emoji.run_lengths(mask), 3, 5)
     assert np.array_equal(coco_mask.decode(encoded).astype(bool), mask)
 
 
 def test_masks_cover_the_pixels_of_the_object() -> None:
     """An added object makes a scene brighter only inside the mask; its shadow makes it darker."""
-    plain = pocket.BACKGROUNDS[-1]
-    zebra = next(one for one in pocket.CATEGORIES if one.name == "zebra")
+    plain = emoji.BACKGROUNDS[-1]
+    zebra = next(one for one in emoji.CATEGORIES if one.name == "zebra")
     rng = np.random.default_rng(4)
-    canvas = pocket._Canvas(pocket._texture(rng, plain, 200, 240).copy(), light=-1)
+    canvas = emoji._Canvas(emoji._texture(rng, plain, 200, 240).copy(), light=-1)
     before = canvas.pixels.copy()
-    pocket._add(rng, canvas, zebra, (0.5, 0.6), 0.9)
+    emoji._add(rng, canvas, zebra, (0.5, 0.6), 0.9)
     (thing,) = canvas.objects
     lighter = (canvas.pixels > before + 1e-6).any(-1)
     rim = 0.002 * lighter.size  # the soft edge of the alpha channel
@@ -151,7 +151,7 @@ def test_masks_cover_the_pixels_of_the_object() -> None:
 
 def test_two_builds_are_equal(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        pocket.build(tmp_path / name, images=8, gallery=[1])
+        emoji.build(tmp_path / name, images=8, gallery=[1])
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.*"))
     assert len(files) == 8 + 1 + 2
     for file in files:
@@ -160,7 +160,7 @@ def test_two_builds_are_equal(tmp_path: Path) -> None:
 
 def test_the_shipped_split_is_what_the_generator_makes(tmp_path: Path) -> None:
     """Annotations of the first scenes; their bytes as JPEG may differ between versions of it."""
-    pocket.build(tmp_path, images=3, gallery=[])
+    emoji.build(tmp_path, images=3, gallery=[])
     made, shipped = (
         json.loads((folder / "annotations" / "instances_val.json").read_text(encoding="utf-8"))
         for folder in (tmp_path, FOLDER)
@@ -170,9 +170,9 @@ def test_the_shipped_split_is_what_the_generator_makes(tmp_path: Path) -> None:
 
 
 def test_training_scenes_are_a_function_of_the_seed() -> None:
-    images, labels = pocket.training_scenes(6, seed=5)
-    again, _ = pocket.training_scenes(3, seed=5)
-    other, _ = pocket.training_scenes(3, seed=6)
+    images, labels = emoji.training_scenes(6, seed=5)
+    again, _ = emoji.training_scenes(3, seed=5)
+    other, _ = emoji.training_scenes(3, seed=6)
     assert images.shape == (6, 128, 128, 3) and images.dtype == np.uint8
     assert labels.shape == (6, 16) and set(np.unique(labels)) <= {0, 1}
     assert (labels.sum(1) >= 1).all()
@@ -182,16 +182,16 @@ def test_training_scenes_are_a_function_of_the_seed() -> None:
 
 def test_scene_refuses_a_tiny_image() -> None:
     with pytest.raises(ValueError, match="32×32"):
-        pocket.scene(np.random.default_rng(0), 10, 200, categories=pocket.CATEGORIES[:1])
+        emoji.scene(np.random.default_rng(0), 10, 200, categories=emoji.CATEGORIES[:1])
 
 
 def test_missing_glyphs_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pocket, "GLYPHS", tmp_path)
-    pocket._glyph.cache_clear()
+    monkeypatch.setattr(emoji, "GLYPHS", tmp_path)
+    emoji._glyph.cache_clear()
     with pytest.raises(FileNotFoundError, match="incomplete"):
-        pocket.scene(np.random.default_rng(0), 64, 64, categories=pocket.CATEGORIES[:1])
+        emoji.scene(np.random.default_rng(0), 64, 64, categories=emoji.CATEGORIES[:1])
 
 
 def test_every_background_loads_without_a_network() -> None:
-    for background in pocket.BACKGROUNDS:
-        assert min(pocket._photograph(background).size) >= 128
+    for background in emoji.BACKGROUNDS:
+        assert min(emoji._photograph(background).size) >= 128
