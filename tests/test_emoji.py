@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from vislib.data import emoji
+from vislib.data import compose, emoji, segmentation
 from vislib.paths import DATA
 
 FOLDER = DATA / "emoji_coco"
@@ -31,7 +31,7 @@ def split(request: pytest.FixtureRequest) -> tuple[COCO, Path]:
 
 
 @pytest.fixture(scope="module")
-def scenes() -> list[emoji.Scene]:
+def scenes() -> list[compose.Scene]:
     """Fresh scenes of many sizes, crowded ones among them."""
     made = []
     for index in range(16):
@@ -100,11 +100,11 @@ def test_data_stays_small() -> None:
     assert sum(path.stat().st_size for path in DATA.rglob("*") if path.is_file()) < 25e6
 
 
-def test_polygons_agree_with_the_alpha_mask(scenes: list[emoji.Scene]) -> None:
+def test_polygons_agree_with_the_alpha_mask(scenes: list[compose.Scene]) -> None:
     things = [thing for scene in scenes for thing in scene.objects]
     assert len(things) > 40
     for thing in things:
-        encoded = coco_mask.frPyObjects(emoji.polygons(thing.mask), *thing.mask.shape)
+        encoded = coco_mask.frPyObjects(segmentation.polygons(thing.mask), *thing.mask.shape)
         drawn = coco_mask.decode(coco_mask.merge(encoded)).astype(bool)
         assert iou(drawn, thing.mask) >= 0.97
 
@@ -116,22 +116,22 @@ def test_polygons_leave_holes_open(holes: int) -> None:
     mask[20:40, 15:35] = False
     if holes == 2:
         mask[15:30, 50:60] = False
-    encoded = coco_mask.frPyObjects(emoji.polygons(mask), 60, 80)
+    encoded = coco_mask.frPyObjects(segmentation.polygons(mask), 60, 80)
     assert iou(coco_mask.decode(coco_mask.merge(encoded)).astype(bool), mask) >= 0.97
 
 
-def test_crowds_decode_to_their_mask(scenes: list[emoji.Scene]) -> None:
+def test_crowds_decode_to_their_mask(scenes: list[compose.Scene]) -> None:
     crowds = [thing for scene in scenes for thing in scene.objects if thing.crowd]
     assert len(crowds) >= 5
     for thing in crowds:
-        encoded = coco_mask.frPyObjects(emoji.run_lengths(thing.mask), *thing.mask.shape)
+        encoded = coco_mask.frPyObjects(segmentation.run_lengths(thing.mask), *thing.mask.shape)
         assert np.array_equal(coco_mask.decode(encoded).astype(bool), thing.mask)
 
 
 @pytest.mark.parametrize("value", [False, True])
 def test_run_lengths_of_a_uniform_mask(value: bool) -> None:
     mask = np.full((3, 5), value)
-    encoded = coco_mask.frPyObjects(emoji.run_lengths(mask), 3, 5)
+    encoded = coco_mask.frPyObjects(segmentation.run_lengths(mask), 3, 5)
     assert np.array_equal(coco_mask.decode(encoded).astype(bool), mask)
 
 

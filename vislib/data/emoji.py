@@ -18,7 +18,6 @@ ids and names of its 2017 categories.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -28,37 +27,26 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from vislib.data import compose
+from vislib.data.compose import Object, Rng, Scene, develop, hue_matrix, lit, warped, write_split
 from vislib.paths import DATA
-
-Rng = np.random.Generator
 
 GLYPHS = DATA / "emoji_coco" / "glyphs"
 
 
 @dataclass(frozen=True)
-class Category:
-    """COCO category, with its glyphs and the changes that keep them recognisable.
+class Category(compose.Category):
+    """COCO category with its glyphs.
 
     Attributes:
-        id, name, supercategory: as in COCO.
         designs: glyphs, as Unicode code points in hexadecimal.
-        turn: largest rotation, in degrees.
-        hue: largest shift of hue, in degrees. It is large for an umbrella, which may have any
-            colour, and small for a banana.
-        flip: whether a glyph may be mirrored.
     """
 
-    id: int
-    name: str
-    supercategory: str
-    designs: tuple[str, ...]
-    turn: float = 18
-    hue: float = 12
-    flip: bool = True
+    designs: tuple[str, ...] = ()
 
 
 def _category(id: int, name: str, supercategory: str, designs: str, **options: Any) -> Category:
-    return Category(id, name, supercategory, tuple(designs.split()), **options)
+    return Category(id, name, supercategory, designs=tuple(designs.split()), **options)
 
 
 CATEGORIES = (
@@ -154,36 +142,6 @@ BACKGROUNDS = (
 )
 
 
-@dataclass
-class Object:
-    """Annotated object.
-
-    Attributes:
-        category: category of the object.
-        mask: visible pixels of the object, boolean H×W.
-        crowd: whether the object is a group of small objects, annotated as one.
-    """
-
-    category: Category
-    mask: np.ndarray
-    crowd: bool = False
-
-
-@dataclass
-class Scene:
-    """Composed image.
-
-    Attributes:
-        image: H×W×3, uint8.
-        objects: annotated objects.
-        background: photograph behind the objects.
-    """
-
-    image: np.ndarray
-    objects: list[Object]
-    background: Background
-
-
 # --- Glyphs and photographs -----------------------------------------------------------------------
 
 
@@ -272,7 +230,7 @@ def _texture(rng: Rng, background: Background, height: int, width: int) -> np.nd
     if background.hue is not None:
         pixels = _tint(pixels[..., 0], rng.uniform(*background.hue), rng.uniform(0.1, 0.45))
     else:
-        pixels = pixels @ _hue_matrix(rng.uniform(-15, 15))
+        pixels = pixels @ hue_matrix(rng.uniform(-15, 15))
     pixels = 0.5 + (pixels - 0.5) * rng.uniform(0.7, 1.05) + rng.uniform(-0.08, 0.12)
     return np.clip(pixels, 0, 1, dtype=np.float32)
 
@@ -282,18 +240,6 @@ def _tint(grey: np.ndarray, hue: float, strength: float) -> np.ndarray:
     angles = np.deg2rad(hue - np.array([0, 120, 240]))
     colour = 1 + strength * np.cos(angles)
     return np.clip(grey[..., None] ** (1 / colour), 0, 1, dtype=np.float32)
-
-
-def _hue_matrix(degrees: float) -> np.ndarray:
-    """3×3 matrix that rotates colours about the grey axis: ``rgb @ matrix`` for rows of RGB."""
-    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees)) / np.sqrt(3)
-    third = (1 - cos) / 3
-    matrix = [
-        [cos + third, third + sin, third - sin],
-        [third - sin, cos + third, third + sin],
-        [third + sin, third - sin, cos + third],
-    ]
-    return np.array(matrix, np.float32)
 
 
 # --- Composing ------------------------------------------------------------------------------------
@@ -407,7 +353,8 @@ def scene(
         _add(rng, canvas, cast[index], scale, visible)
     if rng.random() < 0.15:
         _add_card(rng, canvas, visible)
-    return Scene(_develop(rng, canvas), canvas.objects, background)
+    image = develop(rng, canvas.pixels, canvas.light)
+    return Scene(image, canvas.objects, background.name, background.license)
 
 
 def _add(
@@ -493,7 +440,7 @@ def _add_card(rng: Rng, canvas: _Canvas, visible: float) -> None:
     photograph = BACKGROUNDS[rng.integers(len(BACKGROUNDS))]
     texture = _texture(rng, photograph, int(height), int(width))
     card = Image.fromarray(np.uint8(255 * texture)).convert("RGBA")
-    patch = _warped(rng, card, float(max(width, height)), turn=40)
+    patch = warped(rng, card, float(max(width, height)), turn=40)
     for _ in range(8):
         pixel = rng.integers(len(rows))
         x, y = columns[pixel] - patch.shape[1] // 2, rows[pixel] - patch.shape[0] // 2
@@ -506,61 +453,11 @@ def _patch(rng: Rng, category: Category, design: str, side: float, light: float)
     glyph = _glyph(category.name, design)
     if category.flip and rng.random() < 0.5:
         glyph = glyph.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    patch = _warped(rng, glyph, side, category.turn)
-    colours = patch[..., :3] @ _hue_matrix(rng.uniform(-category.hue, category.hue))
+    patch = warped(rng, glyph, side, category.turn)
+    colours = patch[..., :3] @ hue_matrix(rng.uniform(-category.hue, category.hue))
     colours = 0.5 + (colours - 0.5) * rng.uniform(0.7, 1.1) + rng.uniform(-0.14, 0.1)
-    # The side that faces the light is brighter.
-    rows, columns = np.mgrid[-1 : 1 : 1j * patch.shape[0], -1 : 1 : 1j * patch.shape[1]]
-    facing = columns * np.cos(light) + rows * np.sin(light)
-    colours = colours * (1 + rng.uniform(0, 0.25) * facing[..., None])
-    patch[..., :3] = np.clip(colours, 0, 1)
+    patch[..., :3] = lit(colours, light, rng.uniform(0, 0.25))
     return patch
-
-
-def _warped(rng: Rng, glyph: Image.Image, side: float, turn: float) -> np.ndarray:
-    """Stretch, shear, tilt and rotate a glyph by a random homography: h×w×4 in [0, 1]."""
-    stretch = np.exp(rng.uniform(-0.15, 0.15))
-    size = np.array(glyph.size) * (stretch, 1 / stretch)
-    width, height = size * side / size.max()
-    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]])
-    moved = corners - corners.mean(0) + side * rng.uniform(-0.06, 0.06, (4, 2))
-    moved[:, 0] += rng.uniform(-0.12, 0.12) * moved[:, 1]
-    angle = np.deg2rad(rng.uniform(-turn, turn))
-    moved = moved @ [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
-    moved -= moved.min(0)
-    columns, rows = np.ceil(moved.max(0)).astype(int) + 1
-    # Reduce the glyph first, with a low-pass filter: the homography alone would alias.
-    reduced = glyph.resize((max(round(width), 2), max(round(height), 2)), Image.Resampling.BICUBIC)
-    warped = reduced.transform(
-        (columns, rows),
-        Image.Transform.PERSPECTIVE,
-        _homography(moved, corners * reduced.size / (width, height)),
-        Image.Resampling.BICUBIC,
-    )
-    return np.asarray(warped, np.float32) / 255
-
-
-def _homography(source: np.ndarray, target: np.ndarray) -> list[float]:
-    """Homography that maps four source points to four targets: eight numbers for Pillow."""
-    equations = []
-    for (x, y), (u, v) in zip(source, target, strict=True):
-        equations.append([x, y, 1, 0, 0, 0, -u * x, -u * y])
-        equations.append([0, 0, 0, x, y, 1, -v * x, -v * y])
-    return np.linalg.solve(equations, target.reshape(-1)).tolist()
-
-
-def _develop(rng: Rng, canvas: _Canvas) -> np.ndarray:
-    """Add the effects of light and camera: light that falls off to one side, blur, and noise."""
-    height, width = canvas.shape
-    rows, columns = np.mgrid[-1 : 1 : 1j * height, -1 : 1 : 1j * width]
-    falling = columns * np.cos(canvas.light) + rows * np.sin(canvas.light)
-    pixels = canvas.pixels * (1 + rng.uniform(0, 0.15) * falling[..., None])
-    if rng.random() < 0.4:
-        image = Image.fromarray(np.uint8(255 * np.clip(pixels, 0, 1)))
-        blur = rng.uniform(0.2, 0.7) * max(min(height, width) / 240, 1)
-        pixels = np.asarray(image.filter(ImageFilter.GaussianBlur(blur)), np.float32) / 255
-    pixels = pixels + rng.normal(0, rng.uniform(0, 0.015), pixels.shape)
-    return np.round(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
 
 
 # --- Streams --------------------------------------------------------------------------------------
@@ -659,154 +556,6 @@ def _gallery_scene(rng: Rng) -> Scene:
 # --- COCO's format --------------------------------------------------------------------------------
 
 
-def polygons(mask: np.ndarray) -> list[list[float]]:
-    """Segmentation of a mask as COCO's polygons.
-
-    COCO draws the union of an object's polygons, which cannot represent a hole. A mask with a hole
-    is therefore cut in two through the hole. The polygons are simplified if their mask, drawn by
-    pycocotools, still has an intersection over union of at least 0.98 with `mask`.
-
-    Args:
-        mask: H×W, true on the object.
-
-    Returns:
-        Polygons ``[x, y, x, y, ...]``, in pixels.
-
-    >>> mask = np.zeros((8, 9), dtype=bool)
-    >>> mask[2:6, 3:7] = True
-    >>> [len(polygon) // 2 for polygon in polygons(mask)]  # corners
-    [8]
-    """
-    from skimage.measure import approximate_polygon
-
-    contours = [_contour(piece) for piece in _pieces(mask)]
-    simplified: list[list[float]] = []
-    for tolerance in (0.8, 0.5, 0.25, 0):
-        corners = [approximate_polygon(contour, tolerance) for contour in contours]
-        simplified = [shape[:-1].round(2).ravel().tolist() for shape in corners if len(shape) > 3]
-        if _iou(simplified, mask) >= 0.98:
-            break
-    return simplified
-
-
-def _pieces(mask: np.ndarray) -> Iterable[np.ndarray]:
-    """Connected pieces of a mask; pieces with holes are cut until they have none."""
-    from scipy.ndimage import binary_fill_holes, label
-
-    labels, count = label(mask)
-    for index in range(1, count + 1):
-        piece = labels == index
-        if piece.sum() < 4:
-            continue
-        holes, number = label(binary_fill_holes(piece) & ~piece)
-        sizes = np.bincount(holes.ravel(), minlength=number + 1)
-        sizes[0] = 0
-        if sizes.max() <= max(0.003 * piece.sum(), 2):
-            yield binary_fill_holes(piece)
-            continue
-        middle = round(np.nonzero(holes == sizes.argmax())[1].mean())
-        left = piece.copy()
-        left[:, middle:] = False
-        yield from _pieces(left)
-        yield from _pieces(piece & ~left)
-
-
-def _contour(piece: np.ndarray) -> np.ndarray:
-    """Closed contour of one piece, as points (x, y); pixel i extends from i to i + 1."""
-    from skimage.measure import find_contours
-
-    contours = find_contours(np.pad(piece, 1).astype(float), 0.5)
-    longest = max(contours, key=len)
-    # The padding adds 1 to each coordinate, and a pixel's centre is half a pixel from its corner.
-    return longest[:, ::-1] - 0.5
-
-
-def _iou(shapes: list[list[float]], mask: np.ndarray) -> float:
-    """Intersection over union of polygons, as pycocotools draws them, with a mask."""
-    from pycocotools import mask as coco_mask
-
-    if not shapes:
-        return 0.0
-    drawn = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(shapes, *mask.shape)))
-    return float((drawn & mask).sum() / (drawn | mask).sum())
-
-
-def run_lengths(mask: np.ndarray) -> dict[str, Any]:
-    """Mask as COCO's uncompressed run-length encoding (RLE).
-
-    Args:
-        mask: H×W, true on the object.
-
-    Returns:
-        The size, [H, W], and the lengths of the runs of equal pixels, column after column. The
-        first run has false pixels, and its length may be 0.
-
-    >>> run_lengths(np.array([[False, True, False], [False, True, False]]))
-    {'size': [2, 3], 'counts': [2, 2, 2]}
-    """
-    column = np.concatenate([[0], mask.ravel(order="F"), [0]]).astype(np.int8)
-    edges = np.flatnonzero(np.diff(column))
-    counts = np.diff(np.concatenate([[0], edges, [mask.size]]))
-    return {"size": list(mask.shape), "counts": counts.tolist()}
-
-
-def _annotation(thing: Object, id: int, image: int) -> dict[str, Any]:
-    from pycocotools import mask as coco_mask
-
-    encoded = coco_mask.encode(np.asfortranarray(thing.mask, np.uint8))
-    return {
-        "id": id,
-        "image_id": image,
-        "category_id": thing.category.id,
-        "iscrowd": int(thing.crowd),
-        "area": int(coco_mask.area(encoded)),
-        "bbox": coco_mask.toBbox(encoded).tolist(),
-        "segmentation": run_lengths(thing.mask) if thing.crowd else polygons(thing.mask),
-    }
-
-
-def _write_split(folder: Path, split: str, scenes: Iterable[Scene], first: int) -> None:
-    """Write the images to ``folder/split`` and their annotations to ``folder/annotations``."""
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    (folder / split).mkdir(parents=True, exist_ok=True)
-    (folder / "annotations").mkdir(exist_ok=True)
-    for image_id, made in enumerate(scenes, first):
-        file = f"{image_id:012d}.jpg"
-        Image.fromarray(made.image).save(folder / split / file, quality=90, optimize=True)
-        images.append(
-            {
-                "id": image_id,
-                "file_name": file,
-                "height": made.image.shape[0],
-                "width": made.image.shape[1],
-                "license": made.background.license,
-                "background": made.background.name,
-            }
-        )
-        for number, thing in enumerate(made.objects, 1):
-            annotations.append(_annotation(thing, 10 * image_id + number, image_id))
-    content = {
-        "info": {
-            "description": f"Emoji COCO, {split}: composed scenes in the format of COCO",
-            "contributor": "vislib",
-            "date_created": "2026/11/21",
-            "url": "",
-            "version": "1.0",
-            "year": 2026,
-        },
-        "licenses": LICENSES,
-        "images": images,
-        "annotations": annotations,
-        "categories": [
-            {"id": category.id, "name": category.name, "supercategory": category.supercategory}
-            for category in CATEGORIES
-        ],
-    }
-    path = folder / "annotations" / f"instances_{split}.json"
-    path.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
-
-
 def _val_scenes(images: int) -> Iterable[Scene]:
     from tqdm.auto import trange
 
@@ -822,6 +571,18 @@ def _val_scenes(images: int) -> Iterable[Scene]:
 GALLERY_SEEDS = (8, 11, 19, 24, 30, 36, 39, 42, 46, 48, 51, 55)
 
 
+def _about(split: str) -> dict[str, Any]:
+    info = {
+        "description": f"Emoji COCO, {split}: composed scenes in the format of COCO",
+        "contributor": "vislib",
+        "date_created": "2026/11/21",
+        "url": "",
+        "version": "1.0",
+        "year": 2026,
+    }
+    return {"info": info, "licenses": LICENSES}
+
+
 def build(folder: str | Path, images: int = 260, gallery: Sequence[int] = GALLERY_SEEDS) -> None:
     """Write the shipped splits, `val` and `gallery`, in COCO's layout.
 
@@ -834,9 +595,9 @@ def build(folder: str | Path, images: int = 260, gallery: Sequence[int] = GALLER
         gallery: seeds of the scenes in `gallery`.
     """
     folder = Path(folder)
-    _write_split(folder, "val", _val_scenes(images), first=1)
+    write_split(folder, "val", _val_scenes(images), 1, CATEGORIES, _about("val"))
     chosen = (_gallery_scene(np.random.default_rng([_GALLERY, seed])) for seed in gallery)
-    _write_split(folder, "gallery", chosen, first=1001)
+    write_split(folder, "gallery", chosen, 1001, CATEGORIES, _about("gallery"))
 
 
 def main() -> None:
