@@ -25,7 +25,14 @@ CONDA_NAMES = {"pytorch-cpu": "torch"}
 def resolve() -> list[str]:
     """Every package with its exact version, as ``name==version ; marker`` lines."""
     (ROOT / "uv.lock").unlink(missing_ok=True)
-    options = ["--all-groups", "--no-hashes", "--no-annotate", "--no-header", "--no-emit-project"]
+    options = [
+        "--all-groups",
+        "--all-extras",
+        "--no-hashes",
+        "--no-annotate",
+        "--no-header",
+        "--no-emit-project",
+    ]
     export = subprocess.run(
         ["uv", "export", *options], cwd=ROOT, check=True, capture_output=True, encoding="utf-8"
     )
@@ -52,10 +59,12 @@ def with_versions(environment: str, versions: dict[str, str]) -> str:
     """Text of environment.yml with new versions."""
 
     def pinned(match: re.Match[str]) -> str:
-        name = CONDA_NAMES.get(match[1], match[1])
-        return f"  - {match[1]}={versions.get(name, match[2])}"
+        indent, name, equals, version = match.groups()
+        version = versions.get(CONDA_NAMES.get(name, name), version)
+        return f"{indent}- {name}{equals}{version}"
 
-    return re.sub(r"^  - ([\w-]+)=([\w.]+)$", pinned, environment, flags=re.MULTILINE)
+    # Packages that conda does not have are installed by pip, which writes == for the version.
+    return re.sub(r"^( +)- ([\w-]+)(==?)([\w.]+)$", pinned, environment, flags=re.MULTILINE)
 
 
 def main() -> None:

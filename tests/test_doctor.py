@@ -25,6 +25,7 @@ HEALTHY = """\
 ✓ write access
 ✓ notebook kernel
 ✓ widgets
+✓ EfficientNet-Lite0
 ✓ data and networks
 All checks passed."""
 # The machine that the tests run on may be short of memory.
@@ -193,6 +194,24 @@ def test_a_missing_jupyterlab_extension(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(paths, "jupyter_path", lambda *parts: [])
     assert "lacks the extension @jupyter-widgets" in doctor.widgets().what
+
+
+def test_a_missing_or_wrong_efficientnet(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vislib import nets
+
+    assert doctor.efficientnet() == (True, "Egyptian cat with probability 0.88", "")
+    untrained = nets.load("efficientnet_lite0", weights=False)
+    monkeypatch.setattr(nets, "load", lambda name: untrained)
+    finding = doctor.efficientnet()
+    assert not finding.ok and "for the Egyptian cat of scikit-image (0.88)" in finding.what
+    assert "uv sync" in finding.advice
+
+    def missing(name: str) -> None:
+        raise nets.WeightsError("the package is not installed: install it with `uv …`")
+
+    monkeypatch.setattr(nets, "load", missing)
+    finding = doctor.efficientnet()
+    assert finding == (False, "the package is not installed: install it with `uv …`", "")
 
 
 def test_changed_and_missing_data(data: Path) -> None:

@@ -129,12 +129,13 @@ def test_torchvision_nets_load_without_weights(name: str) -> None:
 def test_names_are_classification_cnns() -> None:
     names = nets.names()
     assert {"alexnet", "vgg19", "resnet152", "squeezenet1_0", *POCKET} <= set(names)
+    assert names[0] == "efficientnet_lite0" and len(set(names)) == len(names)
     assert not any("vit" in name or "fcn" in name or "swin" in name for name in names)
 
 
 @pytest.mark.parametrize(
     ("wrong", "nearest"),
-    [("pocket_vg", "emoji_vgg"), ("resnet_50", "resnet50"), ("xyz", "emoji_vgg")],
+    [("pocket_vg", "'pocket_vgg'"), ("resnet_50", "'resnet50'"), ("xyz", "efficientnet_lite0, ")],
 )
 def test_an_unknown_name_suggests_the_nearest(wrong: str, nearest: str) -> None:
     with pytest.raises(ValueError, match=nearest) as error:
@@ -152,7 +153,8 @@ def test_without_connection_the_message_names_the_file(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(nets.WeightsError, match="TORCH_HOME") as error:
         nets.load("alexnet")
-    assert "alexnet-owt-7be5be79.pth" in str(error.value) and "pocket" in str(error.value)
+    assert "alexnet-owt-7be5be79.pth" in str(error.value)
+    assert "nets.load('efficientnet_lite0')" in str(error.value)
 
 
 def test_a_broken_download_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,9 +230,19 @@ class Harmful:
 @pytest.mark.parametrize("name", POCKET)
 def test_the_card_has_the_command_and_the_accuracy(name: str) -> None:
     card = nets.card(name)
-    assert card["name"] == name and card["command"].startswith(f"vislib train {name} ")
+    # The emoji networks were trained under the names that their architectures have.
+    trained_as = name.replace("emoji", "pocket")
+    assert card["name"] == trained_as
+    assert card["command"].startswith(f"vislib train {trained_as} --epochs {card['epochs']} ")
     assert float(card["unseen"]) >= 0.95
     assert int(card["parameters"]) == sum(p.numel() for p in nets.load(name).parameters())
+
+
+def test_a_card_that_does_not_exist() -> None:
+    with pytest.raises(ValueError, match="no card of 'emoji_vg': did you mean 'emoji_vgg'"):
+        nets.card("emoji_vg")
+    with pytest.raises(ValueError, match="choose from efficientnet_lite0, "):
+        nets.card("xyz")
 
 
 def test_top1_counts_any_class_that_is_present() -> None:

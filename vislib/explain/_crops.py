@@ -311,16 +311,23 @@ _ARGUMENTS = {
     "conv2d": "input weight bias stride padding dilation groups",
     "max_pool2d": "input kernel_size stride padding dilation ceil_mode return_indices",
     "avg_pool2d": "input kernel_size stride padding ceil_mode count_include_pad",
+    "pad": "input pad mode value",
 }
 
 
 def _window(name: str, args: tuple, kwargs: dict) -> Window | None:
-    """Window of a call of ``F.conv2d``, ``F.max_pool2d`` or ``F.avg_pool2d``.
+    """Window of a call of ``F.conv2d``, ``F.max_pool2d``, ``F.avg_pool2d`` or ``F.pad``.
 
     The result is None if outputs at the border are computed differently from the others, because
     crops do not have this border.
     """
     given = dict(zip(_ARGUMENTS[name].split(), args, strict=False)) | kwargs
+    if name == "pad":
+        sides = given["pad"]
+        if given.get("mode", "constant") != "constant" or len(sides) != 4 or min(sides) < 0:
+            return None
+        # `Window.pad` adds the zeros below and on the right up to the size of the output.
+        return Window(lambda x: x, (1, 1), (1, 1), (sides[2], sides[0]), given.get("value") or 0.0)
     padding, dilation = given.get("padding", 0), _pair(given.get("dilation", 1))
     if isinstance(padding, str):
         return None

@@ -168,7 +168,10 @@ def fullgrad(
     total = torch.zeros_like(x[:, :1])
     for part in parts:
         if part.ndim == 4:
-            total += psi(part, x.shape[-2:], dims=dims).sum(dim=1, keepdim=True)
+            # Upsampling is linear, so the sum over the channels may come first. Thousands of maps
+            # of the size of the image would need gigabytes.
+            maps = _rescaled(part, dims).sum(dim=1, keepdim=True)
+            total += upsample(maps, x.shape[-2:])
     return total
 
 
@@ -184,7 +187,11 @@ def psi(part: Tensor, size: Sequence[int], *, dims: tuple[int, ...] = (2, 3)) ->
     >>> psi(torch.tensor([[[[-3.0, 1.0]]]]), (1, 2)).flatten().tolist()
     [1.0, 0.0]
     """
+    return upsample(_rescaled(part, dims), size)
+
+
+def _rescaled(part: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Absolute values, rescaled to [0, 1]."""
     maps = part.abs()
     maps = maps - maps.amin(dims, keepdim=True)
-    maps = maps / maps.amax(dims, keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
-    return upsample(maps, size)
+    return maps / maps.amax(dims, keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)

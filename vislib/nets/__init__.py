@@ -1,11 +1,14 @@
-"""The networks of the course by name: small networks that ship with it, and torchvision's.
+"""The networks of the course by name: EfficientNet-Lite0, small networks, and torchvision's.
 
     >>> from vislib import nets
-    >>> model = nets.load("emoji_vgg")  # ships with the course, works offline
-    >>> model(torch.rand(1, 3, 128, 128)).shape
-    torch.Size([1, 16])
+    >>> model = nets.load("efficientnet_lite0")  # trained on ImageNet, installed with the course
+    >>> model(torch.rand(1, 3, 224, 224)).shape
+    torch.Size([1, 1000])
+    >>> nets.load("emoji_vgg").classes[:2]  # trained for the course, ships with it
+    ('airplane', 'bus')
 
-``nets.load("vgg19")`` gives VGG-19 with ImageNet weights, which torchvision downloads.
+Both work offline. ``nets.load("vgg19")`` gives VGG-19 with ImageNet weights, which torchvision
+downloads.
 
 Every loaded network is a `Classifier`: it takes images in [0, 1] and returns logits (class scores
 before the softmax). The pocket networks are small versions of famous architectures. They keep the
@@ -26,8 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from vislib.core import check_logits
@@ -35,6 +37,8 @@ from vislib.data.coco import imagenet_targets
 from vislib.data.emoji import NAMES as EMOJI_CLASSES
 from vislib.data.pocket import NAMES as POCKET_CLASSES
 from vislib.errors import InputError, nearest
+from vislib.nets import efficientnet_lite
+from vislib.nets.efficientnet_lite import RELEASES as LITE_NETS
 from vislib.nets.pocket import (
     PocketAlexNet,
     PocketAllConv,
@@ -44,19 +48,12 @@ from vislib.nets.pocket import (
     PocketSqueezeNet,
     PocketVGG,
 )
-from vislib.paths import DATA
+from vislib.nets.weights import WEIGHTS, WeightsError, load_weights
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 POCKET_SIZE = 128
 """The side of the images on which the pocket networks were trained, in pixels."""
-
-WEIGHTS = DATA / "nets"
-"""The folder with the weights that ship with the course."""
-
-
-class WeightsError(InputError):
-    """Error for weights that cannot be loaded or do not fit; the message says what to do."""
 
 
 class Normalize(nn.Module):
@@ -134,12 +131,13 @@ EMOJI_NETS = {name.replace("pocket", "emoji"): build for name, build in POCKET_N
 
 @cache
 def names() -> tuple[str, ...]:
-    """Names for `load`: the pocket networks, then torchvision's convolutional classifiers."""
+    """Names for `load`: those of the course, then torchvision's convolutional classifiers."""
     from torchvision import models
 
     # Vision transformers are classifiers too, but not convolutional networks.
     transformers = ["vit_*", "swin_*", "maxvit_*"]
-    return (*POCKET_NETS, *EMOJI_NETS, *models.list_models(module=models, exclude=transformers))
+    others = models.list_models(module=models, exclude=transformers)
+    return (*LITE_NETS, *POCKET_NETS, *EMOJI_NETS, *others)
 
 
 class Facts(NamedTuple):
@@ -165,6 +163,8 @@ def facts(name: str) -> Facts:
 
     >>> facts("emoji_vgg").input_size, len(facts("alexnet").classes)
     (128, 1000)
+    >>> facts("efficientnet_lite0").classes[281:283]
+    ('tabby', 'tiger cat')
     """
     if name not in names():
         raise InputError(f"there is no network called {name!r}: {nearest(name, names())}")
@@ -172,6 +172,8 @@ def facts(name: str) -> Facts:
         return Facts(POCKET_CLASSES, POCKET_SIZE)
     if name in EMOJI_NETS:
         return Facts(EMOJI_CLASSES, POCKET_SIZE)
+    if name in LITE_NETS:
+        return Facts(facts("alexnet").classes, LITE_NETS[name].input_size)
     weights = _imagenet_weights(name)
     return Facts(tuple(weights.meta["categories"]), weights.transforms().crop_size[0])
 
@@ -194,11 +196,12 @@ def load(
     """Load a network by its name, with its normalisation and class names.
 
     Args:
-        name: one of `names()`: "emoji_vgg", ..., "alexnet", "resnet152", "squeezenet1_0", ...
+        name: one of `names()`: "efficientnet_lite0", "emoji_vgg", ..., "alexnet", "resnet152", ...
         device: device on which the model will be.
         weights: True for trained weights: those that ship with the course for a pocket network,
-            torchvision's `IMAGENET1K_V1`, which most papers used, for all others. False for random
-            weights. The path of a safetensors file that ``vislib train`` wrote, for its weights.
+            those of the installed package for EfficientNet-Lite, torchvision's `IMAGENET1K_V1`,
+            which most papers used, for all others. False for random weights. The path of a
+            safetensors file that ``vislib train`` wrote, for its weights.
         seed: seed of the random weights. PyTorch's global random state is not changed.
 
     Returns:
@@ -215,8 +218,8 @@ def load(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         ours = name in POCKET_NETS or name in EMOJI_NETS
-        build = _pocket if ours else _torchvision
-        model = build(name, known, weights is True)
+        make = _pocket if ours else _efficientnet_lite if name in LITE_NETS else _torchvision
+        model = make(name, known, weights is True)
     if isinstance(weights, str | Path):
         load_weights(model.net, weights)
     elif weights and ours:
@@ -227,6 +230,16 @@ def load(
 def _pocket(name: str, known: Facts, pretrained: bool) -> Classifier:
     net = (POCKET_NETS | EMOJI_NETS)[name](len(known.classes))
     return Classifier(net, name=name, **known._asdict())
+
+
+def _efficientnet_lite(name: str, known: Facts, pretrained: bool) -> Classifier:
+    return Classifier(
+        efficientnet_lite.build(name, trained=pretrained),
+        name=name,
+        **known._asdict(),
+        # The training had pixels from 0 to 255, and normalised them by (pixel − 127) / 128.
+        normalize=Normalize((127 / 255,) * 3, (128 / 255,) * 3),
+    )
 
 
 def _torchvision(name: str, known: Facts, pretrained: bool) -> Classifier:
@@ -256,7 +269,7 @@ def _torchvision(name: str, known: Facts, pretrained: bool) -> Classifier:
             f"the ImageNet weights of {name} could not be loaded ({reason}). "
             f"The file {file} was expected in {folder}. Connect once to download it from "
             f"{weights.url}, put a copy into this folder (set TORCH_HOME to use another one), or "
-            f"use a network that ships with the course, such as nets.load('emoji_vgg')."
+            f"use a network that works offline, such as nets.load('efficientnet_lite0')."
         ) from error
     preset = weights.transforms()
     return Classifier(
@@ -268,80 +281,35 @@ def _torchvision(name: str, known: Facts, pretrained: bool) -> Classifier:
     )
 
 
-def load_weights(net: nn.Module, path: str | Path) -> None:
-    """Load the tensors of a safetensors file into a network, and check that they fit exactly.
-
-    A pickle (.pt, .pth) is refused and never opened, because unpickling can run code in the file.
-
-    Args:
-        net: network, without the normalisation (`Classifier.net`).
-        path: safetensors file.
-
-    Raises:
-        WeightsError: the file is missing, truncated or not a safetensors file, or a tensor is
-            missing, unknown, of another shape, or not finite.
-    """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            head = file.read(9)
-        tensors = load_file(path)
-    except SafetensorError as error:
-        # A safetensors file begins with eight bytes for a length, and then "{". The length may by
-        # chance look like the first bytes of a pickle or a zip file.
-        if head.startswith((b"PK", b"\x80")) and not head.endswith(b"{"):
-            raise WeightsError(
-                f"{path.name} is a pickle (.pt or .pth), which can run code when it is opened: "
-                "load it where you trust it, and save it with safetensors.torch.save_file"
-            ) from error
-        raise WeightsError(
-            f"{path.name} is not a valid safetensors file ({error}; truncated?): "
-            "copy it again, or train the network again"
-        ) from error
-    except OSError as error:
-        raise WeightsError(
-            f"the weights {path} cannot be read ({error.strerror}): the weights that ship with the "
-            f"course are in {WEIGHTS}; `vislib train {path.stem}` makes them again"
-        ) from error
-    _check_fit(net.state_dict(), tensors, path.name)
-    net.load_state_dict(tensors)
-
-
-def _check_fit(expected: dict[str, Tensor], actual: dict[str, Tensor], file: str) -> None:
-    """Raise a `WeightsError` unless names and shapes agree and all values are finite."""
-    problems = [f"{key} is missing" for key in expected.keys() - actual.keys()]
-    problems += [f"{key} is not in the network" for key in actual.keys() - expected.keys()]
-    for key in expected.keys() & actual.keys():
-        shape, expected_shape = list(actual[key].shape), list(expected[key].shape)
-        if shape != expected_shape:
-            problems.append(f"{key} is {shape}, not {expected_shape}")
-        elif not actual[key].isfinite().all():
-            problems.append(f"{key} holds NaN or infinity")
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise WeightsError(
-            f"{file} does not fit this network: {'; '.join(sorted(problems)[:3])}{more}. "
-            "Was the file made for another network?"
-        )
-
-
 # --- Cards ----------------------------------------------------------------------------------------
 
 
 def card(name: str) -> dict[str, str]:
-    """Facts that are stored with a network's weights.
+    """Facts about a network and its weights, all as strings.
 
     Args:
-        name: name of a file of weights that ships with the course, without ``.safetensors``.
+        name: name of an EfficientNet-Lite, such as "efficientnet_lite0", or of a file of weights
+            that ships with the course, without ``.safetensors``.
 
     Returns:
-        The settings of the training (`vislib.nets.training.Recipe`), the accuracies, the number of
-        parameters, the date and the command, all as strings.
+        For the course's own weights, what is stored in the file: the settings of the training
+        (`vislib.nets.training.Recipe`), the accuracies, the number of parameters, the date and the
+        command. For EfficientNet-Lite: the package and its licence, the file and its SHA-256, the
+        published accuracy, the number of parameters and the size of the images.
 
-    >>> card("emoji_vgg")["command"]
-    'vislib train emoji_vgg --epochs 16 --scenes 8000 --seed 0 --bfloat16'
+    Raises:
+        InputError: there is no card of this name.
+
+    >>> card("emoji_vgg")["epochs"], card("efficientnet_lite0")["top1"]
+    ('16', '0.751')
     """
-    with safe_open(WEIGHTS / f"{name}.safetensors", framework="pt") as file:
+    if name in LITE_NETS:
+        return efficientnet_lite.card(name)
+    path = WEIGHTS / f"{name}.safetensors"
+    if not path.is_file():
+        known = [*LITE_NETS, *sorted(file.stem for file in WEIGHTS.glob("*.safetensors"))]
+        raise InputError(f"there is no card of {name!r}: {nearest(name, known)}")
+    with safe_open(path, framework="pt") as file:
         return dict(file.metadata() or {})
 
 

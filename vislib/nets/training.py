@@ -47,6 +47,10 @@ from vislib.paths import DATA, write_whole
 UNSEEN = 1_000_000
 
 BATCH = 32
+
+# The side of most training scenes, and of those for batches of large images, in pixels. Enlarged
+# small scenes would be blurred, and a network trained on them would fail on sharp large images.
+SMALL, LARGE = 128, 384
 PEAK_RATE = 2e-3
 
 # Steps of PGD per batch in adversarial training, from a random start.
@@ -69,7 +73,8 @@ class Recipe:
     Attributes:
         name: one of `nets.POCKET_NETS`.
         epochs: number of passes over the scenes, at least 1.
-        scenes: number of training scenes (`pocket.training_scenes`), at least 1.
+        scenes: number of training scenes of 128×128 pixels (`pocket.training_scenes`), at least 1.
+            A quarter as many scenes of 384×384 pixels are added for the batches of large images.
         seed: seed of the weights, the scenes and the order of the batches.
         bfloat16: whether to multiply in bfloat16. This halves the time on processors that support
             the type, and takes far longer on others. The weights stay in float32.
@@ -91,12 +96,12 @@ class Recipe:
             a snapshot is not an epoch of the training, or the network has no `features`.
 
     >>> Recipe("pocket_vgg", epochs=4, adversarial=2).command
-    'vislib train pocket_vgg --epochs 4 --scenes 8000 --seed 0 --adversarial 2'
+    'vislib train pocket_vgg --epochs 4 --scenes 9000 --seed 0 --adversarial 2'
     """
 
     name: str
     epochs: int = 16
-    scenes: int = 8000
+    scenes: int = 9000
     seed: int = 0
     bfloat16: bool = False
     first_scale: float = 1.0
@@ -195,7 +200,10 @@ def train(
     settings = recipe.settings()
     kept: dict[str, Any] = {"tensors": {}, "card": {}}
 
-    images, labels = cached_scenes(recipe.scenes, recipe.seed, progress=progress)
+    streams = {
+        SMALL: cached_scenes(recipe.scenes, recipe.seed, progress=progress),
+        LARGE: cached_scenes(math.ceil(recipe.scenes / 4), recipe.seed, LARGE, progress=progress),
+    }
     model = _initial_model(recipe, device)
     optimiser = torch.optim.AdamW(model.parameters(), weight_decay=0.02)
     first = _restore(checkpoint, settings, model.net, optimiser, kept)
@@ -203,7 +211,7 @@ def train(
         _keep(kept, model, 0, progress)
     for epoch in range(first, recipe.epochs):
         with torch.random.fork_rng():
-            _epoch(model, optimiser, images, labels, epoch, recipe, progress)
+            _epoch(model, optimiser, streams, epoch, recipe, progress)
         if epoch + 1 in recipe.snapshots:
             _keep(kept, model, epoch + 1, progress)
         _save(checkpoint, settings, model.net, optimiser, epoch + 1, kept)
@@ -292,8 +300,7 @@ def _feature_stacks(net: nn.Module) -> list[nn.Sequential]:
 def _epoch(
     model: nets.Classifier,
     optimiser: torch.optim.Optimizer,
-    images: np.ndarray,
-    labels: np.ndarray,
+    streams: dict[int, tuple[np.ndarray, np.ndarray]],
     epoch: int,
     recipe: Recipe,
     progress: bool,
@@ -307,15 +314,23 @@ def _epoch(
     torch.manual_seed(int(rng.integers(2**31)))
     model.train()
     device = model.normalize.mean.device
-    batches = np.array_split(rng.permutation(len(images)), math.ceil(len(images) / BATCH))
+    scenes = len(streams[SMALL][0])
+    batches = np.array_split(rng.permutation(scenes), math.ceil(scenes / BATCH))
     bar = tqdm(batches, desc=f"{model.name} {epoch + 1}/{epochs}", disable=not progress)
     average = 0.0
     for step, batch in enumerate(bar):
         rate = _rate((epoch + step / len(batches)) / epochs) * (0.25 if recipe.start else 1)
         for group in optimiser.param_groups:
             group["lr"] = rate
-        x = _augmented(rng, torch.from_numpy(images[batch]).to(device), epoch / epochs)
-        present = torch.from_numpy(labels[batch[: len(x)]]).to(device, torch.float32)
+        size = _size(rng, epoch / epochs)
+        images, labels = streams[SMALL]
+        if max(size) > 1.5 * SMALL:
+            images, labels = streams[LARGE]
+            # At a large size, a batch has fewer images: they cost no more than the small ones.
+            count = max(8, BATCH * SMALL**2 // math.prod(size))
+            batch = rng.choice(len(images), min(count, len(images)), replace=False)
+        x = _augmented(rng, torch.from_numpy(images[np.sort(batch)]).to(device), size)
+        present = torch.from_numpy(labels[np.sort(batch)]).to(device, torch.float32)
         target = present / present.sum(1, keepdim=True)
         if recipe.adversarial:
             x = _attacked(model, x, target, recipe, int(rng.integers(2**31)))
@@ -364,28 +379,34 @@ def _rate(done: float) -> float:
     return PEAK_RATE * 0.5 * (1 + math.cos(math.pi * (done - warm_up) / (1 - warm_up)))
 
 
-def _augmented(rng: np.random.Generator, images: Tensor, done: float) -> Tensor:
-    """Mirror, crop, stretch, resize and brighten a batch: N×H×W×3 bytes to n×3×h×w in [0, 1].
+def _size(rng: np.random.Generator, done: float) -> tuple[int, int]:
+    """Height and width of the images of a batch, when a fraction `done` of the training is over.
 
     After a training on many sizes, a network works on large images as well as on small ones. Small
-    sizes come first, because they take less time. In the last quarter of the training (`done` is
-    the fraction that is over), most sizes are near the input size of the network (Touvron et al.
-    2019, "Fixing the train-test resolution discrepancy"). At a large size, the batch keeps only its
-    first n images, which cost no more than N images of 128×128 pixels.
+    sizes come first, because they take less time. In the last quarter of the training, half of the
+    sizes are near the input size of the network (Touvron et al. 2019, "Fixing the train-test
+    resolution discrepancy").
     """
+    sides: tuple[int, ...] = (96, 128, 192, 256, 320, 384, 448)
+    if done < 0.4:
+        sides = (64, 96, 96, 128)
+    elif done > 0.75:
+        sides = (112, 128, 144) if rng.random() < 0.5 else (224, 256, 320, 384, 448)
+    side = int(rng.choice(sides))
+    other = round(side * rng.choice([3 / 4, 1, 1, 4 / 3]))
+    return (side, other) if rng.random() < 0.5 else (other, side)
+
+
+def _augmented(rng: np.random.Generator, images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Mirror, crop, stretch, resize and brighten a batch: N×H×W×3 bytes to N×3×h×w in [0, 1]."""
     x = images.permute(0, 3, 1, 2).float() / 255
     mirrored = torch.from_numpy(rng.random(len(x)) < 0.5).to(x.device)
     x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
     height, width = np.round(rng.uniform(0.88, 1, 2) * x.shape[2:]).astype(int)
     top, left = rng.integers(x.shape[2] - height + 1), rng.integers(x.shape[3] - width + 1)
-    sides = (96, 128, 192, 256)
-    if done < 0.4:
-        sides = (64, 96, 96, 128)
-    elif done > 0.75 and rng.random() < 0.8:
-        sides = (112, 128, 128, 144)
-    size = rng.choice(sides, 2).tolist()
-    x = x[: max(8, BATCH * nets.POCKET_SIZE**2 // math.prod(size))]
-    x = F.interpolate(x[..., top : top + height, left : left + width], size, mode="bilinear")
+    x = x[..., top : top + height, left : left + width]
+    # Without the low-pass filter, a reduced image would alias, and a stored one does not.
+    x = F.interpolate(x, size, mode="bilinear", antialias=min(size) < min(height, width))
     light = rng.uniform(0.8, 1.15, (len(x), 1, 1, 1)).astype(np.float32)
     x = (x * torch.from_numpy(light).to(x.device)).clamp(0, 1)
     return x.contiguous(memory_format=torch.channels_last)
@@ -402,20 +423,20 @@ def measure(
     A prediction is correct if the scene shows the predicted class.
 
     Args:
-        model: takes N×3×H×W in [0, 1] and returns N×16 logits.
+        model: takes N×3×H×W in [0, 1] and returns N×K logits.
         scenes: number of new scenes.
         progress: whether to show progress bars.
 
     Returns:
         ``unseen``: on new scenes of 128×128 pixels; ``unseen_single``: on those new scenes that
-        have one category; ``val``: on the shipped split, squashed to 128×128; ``val_original``: on
-        the shipped split at its original sizes.
+        have one category; ``unseen_objects``: on scenes of 128×128 pixels with one object each that
+        no training scene shows; ``val``: on the shipped split, squashed to 128×128;
+        ``val_original``: on the shipped split at its original sizes.
     """
     images, labels = cached_scenes(scenes, UNSEEN, progress=progress)
-    correct = np.concatenate(
-        [_correct(model, images[i : i + 100], labels[i : i + 100]) for i in range(0, scenes, 100)]
-    )
+    correct = _correct(model, images, labels)
     single = labels.sum(1) == 1
+    unknown = pocket.training_scenes(scenes // 2, SMALL, UNSEEN, objects="held out")
     squashed, original = [], []
     for image, label in val_scenes():
         small = Image.fromarray(image).resize((nets.POCKET_SIZE, nets.POCKET_SIZE))
@@ -424,25 +445,29 @@ def measure(
     return {
         "unseen": round(float(correct.mean()), 4),
         "unseen_single": round(float(correct[single].mean()), 4),
+        "unseen_objects": round(float(_correct(model, *unknown).mean()), 4),
         "val": round(float(np.mean(squashed)), 4),
         "val_original": round(float(np.mean(original)), 4),
     }
 
 
 def _correct(model: nets.Classifier, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Whether each scene shows the predicted class: N booleans from N×H×W×3 bytes, N×16 labels."""
+    """Whether each scene shows the predicted class: N booleans from N×H×W×3 bytes, N×K labels."""
     device = model.normalize.mean.device
-    x = torch.tensor(images, device=device)
-    with torch.no_grad():
-        logits = model(x.permute(0, 3, 1, 2).float() / 255)
-    return nets.top1(logits.cpu(), torch.tensor(labels)).numpy()
+    found = []
+    for start in range(0, len(images), 100):
+        x = torch.tensor(images[start : start + 100], device=device)
+        with torch.no_grad():
+            logits = model(x.permute(0, 3, 1, 2).float() / 255)
+        found.append(nets.top1(logits.cpu(), torch.tensor(labels[start : start + 100])).numpy())
+    return np.concatenate(found)
 
 
 def val_scenes(folder: Path = DATA / "pocket_coco") -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the scenes of the shipped split ``val``, one after the other.
 
     Yields:
-        The image, H×W×3 bytes, and its labels, 16 bytes: 1 for each category present. A crowd
+        The image, H×W×3 bytes, and its labels, K bytes: 1 for each category present. A crowd
         counts as present, as in the training; `Coco.objects` ignores crowds.
     """
     text = (folder / "annotations" / "instances_val.json").read_text(encoding="utf-8")
@@ -457,7 +482,7 @@ def val_scenes(folder: Path = DATA / "pocket_coco") -> Iterator[tuple[np.ndarray
 
 
 def cached_scenes(
-    scenes: int, seed: int, *, progress: bool = False
+    scenes: int, seed: int, size: int = SMALL, *, progress: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Training scenes from a cache in the temporary folder of the system, filled if necessary.
 
@@ -467,21 +492,22 @@ def cached_scenes(
     Args:
         scenes: number of scenes.
         seed: seed of `pocket.training_scenes`.
+        size: side in pixels.
         progress: whether to show a progress bar while scenes are made.
 
     Returns:
-        The images, N×128×128×3 bytes, and the labels, N×16, as from `pocket.training_scenes`.
+        The images, N×size×size×3 bytes, and the labels, N×K, as from `pocket.training_scenes`.
     """
-    first, _ = pocket.training_scenes(min(scenes, 8), seed=seed)
+    first, _ = pocket.training_scenes(min(scenes, 8), size, seed)
     digest = hashlib.sha256(first.tobytes()).hexdigest()[:12]
     # All users share the temporary folder, but nobody can write to the files of other users.
     user = getattr(os, "getuid", int)()
     folder = Path(tempfile.gettempdir()) / f"vislib-{user}"
     folder.mkdir(exist_ok=True)
-    stem = f"scenes-{scenes}-{seed}-{digest}"
+    stem = f"scenes-{scenes}-{size}-{seed}-{digest}"
     paths = [folder / f"{stem}-{content}.npy" for content in ("images", "labels")]
     if not all(path.is_file() for path in paths):
-        arrays = pocket.training_scenes(scenes, seed=seed, progress=progress)
+        arrays = pocket.training_scenes(scenes, size, seed, progress=progress)
         for path, array in zip(paths, arrays, strict=True):
             with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
                 np.save(file, array)
@@ -506,7 +532,7 @@ def snapshots(name: str, path: str | Path | None = None) -> dict[int, nn.Sequent
     Raises:
         InputError: the file is missing, or contains other layers.
 
-    >>> models = snapshots("pocket_alexnet")
+    >>> models = snapshots("emoji_alexnet")
     >>> list(models)
     [0, 1, 2, 4, 16]
     >>> models[16](torch.rand(1, 3, 64, 64)).shape[1]
