@@ -557,7 +557,7 @@ def test_the_matrix_describes_the_best_transfer(monkeypatch: pytest.MonkeyPatch)
     """Its description names, for each row, the network to which the attack transfers best."""
     shares = pd.DataFrame([[1.0, 0.25], [0.5, 1.0], [0.0, 0.1]], ["a", "b", "noise"], ["a", "b"])
     shown = []
-    monkeypatch.setattr(widgets.show, "display", lambda figure, alt: shown.append((figure, alt)))
+    monkeypatch.setattr(widgets.show, "figure", lambda figure, alt: shown.append((figure, alt)))
     widgets.draw_transfer(shares, "wrong")
     figure, alt = shown[0]
     assert (

@@ -43,7 +43,7 @@ def draw(height):
     figure, axis = plt.subplots(figsize=(2, 2))
     axis.bar([0], [height])
     axis.set_ylim(0, 10)
-    show.display(figure, f"a bar of height {height}")
+    show.figure(figure, alt=f"a bar of height {height}")
 
 slider = ipywidgets.IntSlider(5, 0, 10, description="height")
 ipywidgets.VBox([slider, ipywidgets.interactive_output(draw, {"height": slider})])"""

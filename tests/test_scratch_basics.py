@@ -271,7 +271,7 @@ def test_drawings_describe_both_ends_of_every_slider(draw, widget, monkeypatch):
         plt.close(figure)
         descriptions.append(alt)
 
-    monkeypatch.setattr("vislib.show.display", display)
+    monkeypatch.setattr("vislib.show.figure", display)
     *controls, _ = widget().children
     names = draw.__code__.co_varnames[: len(controls)]
     start = {name: control.value for name, control in zip(names, controls, strict=True)}
@@ -286,5 +286,5 @@ def test_drawings_describe_both_ends_of_every_slider(draw, widget, monkeypatch):
 def test_a_perceptron_without_weights_can_be_drawn(monkeypatch):
     import matplotlib.pyplot as plt
 
-    monkeypatch.setattr("vislib.show.display", lambda figure, alt: plt.close(figure))
+    monkeypatch.setattr("vislib.show.figure", lambda figure, alt: plt.close(figure))
     perceptron.draw_decision_line(0, 0, 1, "OR")

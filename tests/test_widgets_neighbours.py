@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import html
+import re
 
 import numpy as np
 import pytest
@@ -28,15 +29,14 @@ def test_neighbours_over_the_range_of_the_sliders(gallery: Coco) -> None:
             assert widgets.neighbours_at(spaces, query, depth) == table[query].tolist()
 
 
-def _alt(shown: Any) -> str:
-    _, metadata = shown._repr_mimebundle_()
-    (of_the_image,) = metadata.values()
-    return of_the_image["alt"]
+def _alt(shown: dict[str, str]) -> str:
+    (text,) = re.findall(r'alt="([^"]*)"', shown["text/html"])
+    return html.unescape(text)
 
 
 def test_the_figures_and_the_controls(gallery: Coco, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = []
-    monkeypatch.setattr("IPython.display.display", shown.append)
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
     crops = object_crops(gallery, 16, per_category=2)
     spaces = {"pixels": crops.images.flatten(1), "colour": crops.images.mean((2, 3))}
     widgets.draw_neighbours(crops, spaces, 3, 1)

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from matplotlib import pyplot as plt
 
 from vislib import nets
 from vislib.transforms import baseline_image
@@ -11,11 +12,9 @@ from vislib.widgets import occlusion as widgets
 
 
 def test_the_square_over_the_range_of_its_sliders(monkeypatch):
-    import matplotlib.pyplot as plt
-
     alts = []
     monkeypatch.setattr(
-        "vislib.show.display", lambda figure, alt: (plt.close(figure), alts.append(alt))
+        "vislib.show.figure", lambda drawn, alt: (plt.close(drawn), alts.append(alt))
     )
     model = nets.load("emoji_vgg")
     x = torch.rand(1, 3, 128, 96, generator=torch.Generator().manual_seed(1))

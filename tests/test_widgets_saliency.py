@@ -14,12 +14,8 @@ from vislib.widgets import saliency as widgets
 
 
 def test_the_noise_over_the_range_of_its_sliders(monkeypatch):
-    import matplotlib.pyplot as plt
-
     alts = []
-    monkeypatch.setattr(
-        "vislib.show.display", lambda figure, alt: (plt.close(figure), alts.append(alt))
-    )
+    monkeypatch.setattr("vislib.show.panels", lambda shown, alt, **options: alts.append(alt))
     model = nets.load("emoji_alexnet")
     x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 0.5
     mask = np.zeros((64, 64), dtype=bool)

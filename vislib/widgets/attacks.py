@@ -100,9 +100,9 @@ def draw_attack(
         axes[2].set(xlim=(0, 1), xlabel="probability")
         axes[2].invert_yaxis()
         axes[2].legend(fontsize=11, loc="lower right")
-    show.display(
+    show.figure(
         figure,
-        f"The image changed by up to {level} grey levels of 255, the difference times ten, and "
+        alt=f"The image changed by up to {level} grey levels of 255, the difference times ten, and "
         f"bars: the probability of {names[0]} goes from {before[target]:.2f} to "
         f"{after[target]:.2f}.",
     )
@@ -117,11 +117,11 @@ def draw_transfer(fractions: pd.DataFrame, title: str) -> None:
         title: title of the matrix.
     """
     height, width = fractions.shape
-    figure = show.matrix_figure({title: (100 * fractions).round()}, cell=0.85)
+    figure = show.matrix_figure({title: (100 * fractions).round()})
     figure.axes[0].set(xlabel="evaluated network", ylabel="attacked network")
-    show.display(
+    show.figure(
         figure,
-        f"A matrix of {height} rows, the attacked networks, and {width} columns, the evaluated "
+        alt=f"A matrix of {height} rows, the attacked networks, and {width} columns, the evaluated "
         f"networks: {title}. " + "; ".join(_best_transfers(fractions)) + ".",
     )
 

@@ -66,10 +66,10 @@ def draw_look(
         for axis in (axes[0], axes[2]):
             axis.axis("off")
         row, column = np.unravel_index(np.abs(gradient).argmax(), gradient.shape)
-        show.display(
+        show.figure(
             figure,
-            f"A digit whose best class is {scores.argmax()}, its ten scores, and the gradient of "
-            f"score {target} for each of its 64 pixels; the strongest is in row {row}, column "
+            alt=f"A digit whose best class is {scores.argmax()}, its ten scores, and the gradient "
+            f"of score {target} for each of its 64 pixels; the strongest is in row {row}, column "
             f"{column}.",
         )
 

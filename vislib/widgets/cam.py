@@ -90,7 +90,6 @@ def draw_boxes(category: int, threshold: float = 0.2) -> None:
     show.panels(
         panels,
         columns=2,
-        size=4,
         alt=f"The scene with the maps and boxes for {name} at {threshold:.0%} of the maximum. "
         f"GAP: {results[0]}. GMP: {results[1]}.",
     )

@@ -94,7 +94,6 @@ def draw_unit(
     show.panels(
         {f"{layer}, unit {unit}": patches, f"strongest: {value:.1f}": views},
         columns=2,
-        size=4,
         alt=f"Nine patches that excite unit {unit} of {layer} most, and their reconstructions.",
     )
 

@@ -41,7 +41,6 @@ def draw_dream(model: nn.Module, photo: Tensor, layer: str, octaves: int, lr: fl
     show.panels(
         {"the photograph": photo[0], f"pixels changed by {change:.2f}": dreamt[0]},
         columns=2,
-        size=4.2,
         alt=f"A photograph, and its dream at {layer} with {octaves} octaves and steps of {lr:g}: "
         f"pixels changed by {change:.2f} on average.",
     )

@@ -54,11 +54,10 @@ def draw_growing(
     P = energy.energy(total[0], masks[name]).P
     show.panels(
         {
-            f"part {count}: {layer.removeprefix('net.')}": show.heat(part[0]),
+            f"part {count}: {layer.removeprefix('net.')}": show.fine(part[0]),
             f"{count} added up, P = {P:.2f}": show.overlay(x[0], total[0]),
         },
         columns=2,
-        size=4,
         alt=f"FullGrad for {name}: the part of {layer}, and the sum of {count} parts, with {P:.2f} "
         "of its energy on the object.",
     )

@@ -75,11 +75,10 @@ def draw_look(
     show.panels(
         {
             f"class: {name}": show.outline(x[0], masks[name], width=2),
-            f"{layer}\n{height}×{width}": show.heat(small, percentile=100),
+            f"{layer}\n{height}×{width}": show.fine(small, percentile=100),
             f"Grad-CAM, {result}": show.overlay(x[0], large),
         },
         columns=3,
-        size=3.9,
         alt=f"The scene with the {name} outlined, Grad-CAM of layer {layer} with {height} by "
         f"{width} positions, and the same laid over the scene; on the {name}: {result}.",
     )

@@ -78,9 +78,9 @@ def draw_descent(rate: float, steps: int = 30) -> None:
         curve = figure.add_subplot(1, 3, 3)
         curve.semilogy(losses, "o-", ms=5)
         curve.set(xlabel="step", ylim=(1e-6, 1e6), title="loss at each step")
-        show.display(
+        show.figure(
             figure,
-            f"Gradient descent in the valley with rate {rate:.3f}: the loss goes from "
+            alt=f"Gradient descent in the valley with rate {rate:.3f}: the loss goes from "
             f"{losses[0]:.3g} to {losses[-1]:.3g} in {steps} steps.",
         )
 

@@ -55,13 +55,12 @@ def draw_step(model: nn.Module, x: Tensor, target: int, depth: int) -> None:
     guided, cam = (rank_correlation(a, b).item() for a, b in zip(learnt, maps, strict=True))
     panels: dict[str, show.ImageLike] = {
         f"random: {depth} layers": x[0],
-        f"guided backprop, ρ = {guided:.2f}": show.heat(maps[0][0]),
+        f"guided backprop, ρ = {guided:.2f}": show.fine(maps[0][0]),
         f"Grad-CAM, ρ = {cam:.2f}": show.overlay(x[0], maps[1][0]),
     }
     show.panels(
         panels,
         columns=3,
-        size=3.9,
         alt=f"The scene, guided backprop and Grad-CAM with {depth} layers random, the earliest of "
         f"them {layer}; rank correlation with the trained network {guided:.2f} and {cam:.2f}.",
     )

@@ -70,7 +70,7 @@ def draw_rows(
             category = crops.names[int(crops.labels[query])]
             descriptions.append(f"{title} (image {query}, {category}): {', '.join(names)}")
         alt = f"Images, each with its nearest neighbours. {'. '.join(descriptions)}."
-        show.display(figure, alt)
+        show.figure(figure, alt=alt)
 
 
 def draw_neighbours(crops: Crops, spaces: Mapping[str, Tensor], query: int, depth: int) -> None:
@@ -117,7 +117,7 @@ def draw_maps(
             axis.spines[:].set_visible(True)
         handles = axes[0][0].get_legend_handles_labels()
         figure.legend(*handles, loc="outside lower center", ncols=len(shown))
-        show.display(figure, alt)
+        show.figure(figure, alt=alt)
 
 
 def neighbour_browser(

@@ -89,10 +89,10 @@ def draw_square(
         changes = ", ".join(
             f"{name} {b:.2f} to {a:.2f}" for name, b, a in zip(names, before, after, strict=True)
         )
-        show.display(
+        show.figure(
             figure,
-            f"A {kind} square of {size} pixels in row {row * STEP}, column {column * STEP} changes "
-            f"the probabilities: {changes}.",
+            alt=f"A {kind} square of {size} pixels in row {row * STEP}, column {column * STEP} "
+            f"changes the probabilities: {changes}.",
         )
 
 

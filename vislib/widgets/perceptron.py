@@ -56,10 +56,10 @@ def draw_decision_line(w1: float, w2: float, bias: float, goal: str = "NAND") ->
                 bbox={"fc": "white", "ec": "none", "pad": 1.5, "alpha": 0.85},
             )
         axis.set_title(f"{goal}: {right} of 4 right (hatched: output 1)")
-        show.display(
+        show.figure(
             figure,
-            f"Decision of the perceptron with weights {w1:g}, {w2:g} and bias {bias:g} over the "
-            f"plane of two inputs; {right} of the 4 corners are as {goal} wants.",
+            alt=f"Decision of the perceptron with weights {w1:g}, {w2:g} and bias {bias:g} over "
+            f"the plane of two inputs; {right} of the 4 corners are as {goal} wants.",
         )
 
 
@@ -136,10 +136,11 @@ def draw_small_change(change: float) -> None:
             axis.set(title=f"{name}: {old:.3g} → {new:.3g}", xlabel="weighted input $z$")
         axes[0].set_ylabel("output")
         axes[0].legend(loc="center left")
-        show.display(
+        show.figure(
             figure,
-            f"Weight changed by {change:+.2f}: the step neuron's output goes from {before[0]:.0f} "
-            f"to {after[0]:.0f}, the sigmoid neuron's from {before[1]:.3f} to {after[1]:.3f}.",
+            alt=f"Weight changed by {change:+.2f}: the step neuron's output goes from "
+            f"{before[0]:.0f} to {after[0]:.0f}, the sigmoid neuron's from "
+            f"{before[1]:.3f} to {after[1]:.3f}.",
         )
 
 

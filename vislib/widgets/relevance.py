@@ -76,11 +76,10 @@ def draw_look(
     show.panels(
         {
             "the object": show.outline(x[0], mask, width=2),
-            f"γ = {gamma:.2f} in {min(switch, count)} of {count}": show.heat(R),
+            f"γ = {gamma:.2f} in {min(switch, count)} of {count}": show.fine(R, signed=True),
             f"P = {P:.2f}, Σ|R| / |ΣR| = {cancellation:.1f}": show.overlay(x[0], R),
         },
         columns=3,
-        size=3.7,
         alt=f"LRP with gamma {gamma:.2f} in the first {switch} of {count} convolutions: P on the "
         f"object {P:.2f}, the absolute values sum to {cancellation:.1f} times the relevance.",
     )

@@ -68,7 +68,7 @@ def draw_smoothed(
         model, x, target, mask, level, n: as in `smoothed`.
     """
     result = smoothed(model, x, target, mask, level, n)
-    heat = show.heat(channel_maximum(result.map)[0])
+    heat = show.fine(channel_maximum(result.map)[0])
     panels: dict[str, show.ImageLike] = {
         f"σ = {level:.0%} of the range\np = {result.probability:.2f}": result.copy[0],
         f"mean of n = {n}\nP = {result.P:.2f}, TV = {result.variation:.2f}": heat,
@@ -76,7 +76,6 @@ def draw_smoothed(
     show.panels(
         panels,
         columns=2,
-        size=4.2,
         alt=f"A copy of the scene with noise of {level:.0%} of its range, probability "
         f"{result.probability:.2f}, and the mean gradient of {n} such copies: P {result.P:.2f}, "
         f"total variation {result.variation:.2f}.",

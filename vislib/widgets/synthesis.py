@@ -70,7 +70,6 @@ def draw_regularisers(model: nn.Module, target: int, chosen: Regularisers) -> No
     made, reached = image(model, target, chosen)
     show.panels(
         {f"logit {reached:.1f}": made[0]},
-        size=4.2,
         alt=f"Class model with L2 {chosen.l2_weight:g}, total variation {chosen.tv_weight:g}, blur "
         f"{chosen.sigma:g}, jitter {chosen.shift}, {'waves' if chosen.waves else 'pixels'}: logit "
         f"{reached:.1f}.",

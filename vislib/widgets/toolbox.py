@@ -235,7 +235,7 @@ def draw_look(image: Tensor, name: str, layer: str, unit: int) -> None:
     show.panels(
         {
             "image, best position": show.outline(shown.image, frame.numpy(), width=3),
-            f"map of unit {unit}, up to {largest:.1f}": show.heat(shown.activation, percentile=100),
+            f"map of unit {unit}, up to {largest:.1f}": show.fine(shown.activation, percentile=100),
             "its top patches": show.mosaic(shown.crops, columns=3, gap=4),
             "made to excite it": shown.preferred_input,
             "frame, guided": filter_images(shown.guided[None], quantile=0.99)[0],
@@ -243,7 +243,6 @@ def draw_look(image: Tensor, name: str, layer: str, unit: int) -> None:
             "top patches, guided": show.mosaic(views, columns=3, gap=4),
         },
         columns=4,
-        size=2.9,
         alt=f"Unit {unit} of layer {layer} of {name}: the image with a frame where the unit is "
         f"strongest ({largest:.2f}), its map, its guided and deconvnet views, its "
         f"{len(shown.crops)} top patches with their guided views, and an image made to excite it.",
