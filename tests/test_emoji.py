@@ -96,10 +96,6 @@ def test_enough_images_of_every_category() -> None:
     assert sum(one["iscrowd"] for one in coco.anns.values()) >= 20
 
 
-def test_data_stays_small() -> None:
-    assert sum(path.stat().st_size for path in DATA.rglob("*") if path.is_file()) < 25e6
-
-
 def test_polygons_agree_with_the_alpha_mask(scenes: list[compose.Scene]) -> None:
     things = [thing for scene in scenes for thing in scene.objects]
     assert len(things) > 40

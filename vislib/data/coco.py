@@ -7,7 +7,7 @@ mostly for crowds, a run-length encoding (RLE) of the mask. A data set has these
     FOLDER/annotations/instances_SPLIT.json
     FOLDER/SPLIT/000000000009.jpg …
 
-Emoji COCO, which ships with the course, has the same layout.
+Pocket COCO and the photographs, which ship with the course, have the same layout.
 
 When `Coco` opens the annotation file, it checks the JSON, the lists and their ids. A fault of one
 image (in its file, size or segmentations) raises an `InputError` only when this image is used, so
@@ -460,13 +460,14 @@ def _is_complete(coco: Coco, image_id: int, path: Path) -> bool:
 
 
 def imagenet_targets(path: str | Path | None = None) -> dict[str, tuple[int, ...]]:
-    """Return the ImageNet classes of each COCO category.
+    """Return the ImageNet classes of each category.
 
     Categories without a matching class, such as person or giraffe, are left out.
 
     Args:
         path: JSON file of the form ``{"airplane": [404, 895], …}``, in which keys that start
-            with ``_`` are comments; by default the table that ships with the course.
+            with ``_`` are comments; by default the table of COCO's categories that ships with the
+            course. The table of `vislib.data.photographs` has other categories, too.
 
     Returns:
         Category name → class indices, 0 to 999, in torchvision's order.
@@ -484,8 +485,6 @@ def imagenet_targets(path: str | Path | None = None) -> dict[str, tuple[int, ...
     for name, classes in _read_json(file).items():
         if name.startswith("_"):
             continue
-        if name not in NAMES:
-            raise InputError(f"{file}: COCO has no category {name!r}: {nearest(name, NAMES)}")
         if not isinstance(classes, list) or not classes:
             raise InputError(f"{file}: {name!r} needs a list of class indices; or leave it out")
         for index in classes:
@@ -513,8 +512,8 @@ def _annotation_file(folder: Path, split: str) -> Path:
     available = f" This folder has the splits: {', '.join(others)}." if others else ""
     raise InputError(
         f"{missing}.{available} COCO's layout is FOLDER/annotations/instances_SPLIT.json with the "
-        "images in FOLDER/SPLIT/. `vislib fetch coco` downloads a part of COCO; Emoji COCO, the "
-        "default, ships with the course."
+        "images in FOLDER/SPLIT/. `vislib fetch coco` downloads a part of COCO; Pocket COCO and "
+        "photographs ship with the course."
     )
 
 

@@ -75,7 +75,7 @@ class Scene:
 # --- Patches --------------------------------------------------------------------------------------
 
 
-def warped(rng: Rng, cutout: Image.Image, side: float, turn: float) -> np.ndarray:
+def warped(rng: Rng, cutout: Image.Image, side: float, turn: float, bend: float = 1) -> np.ndarray:
     """Stretch, shear, tilt and rotate a cut-out by a random homography.
 
     Args:
@@ -83,16 +83,17 @@ def warped(rng: Rng, cutout: Image.Image, side: float, turn: float) -> np.ndarra
         cutout: RGBA image.
         side: longer side of the result before rotation, in pixels.
         turn: largest rotation, in degrees.
+        bend: factor on the stretching, the shear and the tilt.
 
     Returns:
         The patch, h×w×4 in [0, 1].
     """
-    stretch = np.exp(rng.uniform(-0.15, 0.15))
+    stretch = np.exp(bend * rng.uniform(-0.15, 0.15))
     size = np.array(cutout.size) * (stretch, 1 / stretch)
     width, height = size * side / size.max()
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]])
-    moved = corners - corners.mean(0) + side * rng.uniform(-0.06, 0.06, (4, 2))
-    moved[:, 0] += rng.uniform(-0.12, 0.12) * moved[:, 1]
+    moved = corners - corners.mean(0) + side * bend * rng.uniform(-0.06, 0.06, (4, 2))
+    moved[:, 0] += bend * rng.uniform(-0.12, 0.12) * moved[:, 1]
     angle = np.deg2rad(rng.uniform(-turn, turn))
     moved = moved @ [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
     moved -= moved.min(0)

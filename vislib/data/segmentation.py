@@ -57,10 +57,12 @@ def _pieces(mask: np.ndarray) -> Iterable[np.ndarray]:
             yield binary_fill_holes(piece)
             continue
         middle = round(np.nonzero(holes == sizes.argmax())[1].mean())
-        left = piece.copy()
-        left[:, middle:] = False
+        # The two parts share a column: between parts that only touch, pycocotools leaves a gap.
+        left, right = piece.copy(), piece.copy()
+        left[:, middle + 1 :] = False
+        right[:, :middle] = False
         yield from _pieces(left)
-        yield from _pieces(piece & ~left)
+        yield from _pieces(right)
 
 
 def _contour(piece: np.ndarray) -> np.ndarray:
