@@ -13,7 +13,7 @@ from vislib import features, nets
 from vislib.errors import InputError
 from vislib.nets import training
 
-NAME = "emoji_alexnet"
+NAME = "pocket_alexnet"
 SETTINGS: dict[str, Any] = {"epochs": 2, "scenes": 24, "seed": 3}
 
 

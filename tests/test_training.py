@@ -121,12 +121,12 @@ def test_val_scenes_are_the_shipped_ones() -> None:
     [
         ("vgg19", {}, r"name must be one of .*pocket_vgg.*, got 'vgg19'"),
         (NAME, {"epochs": 0}, "epochs and scenes must be at least 1, got 0 and 9000"),
-        (NAME, {"scenes": 0}, "epochs and scenes must be at least 1, got 16 and 0"),
+        (NAME, {"scenes": 0}, "epochs and scenes must be at least 1, got 32 and 0"),
         (NAME, {"adversarial": 300}, "between 0 and 255 grey levels, got 300"),
         (NAME, {"adversarial": float("nan")}, "between 0 and 255 grey levels, got nan"),
         (NAME, {"first_scale": 0}, "first_scale must be positive and finite, got 0"),
         (NAME, {"first_scale": float("inf")}, "first_scale must be positive and finite, got inf"),
-        (NAME, {"snapshots": [1, 17]}, r"epochs 0 to 16, got \[1, 17\]"),
+        (NAME, {"snapshots": [1, 33]}, r"epochs 0 to 32, got \[1, 33\]"),
         ("pocket_resnet", {"snapshots": [0]}, "no part `features`"),
         (NAME, {"seed": -1}, "seed must be at least 0, got -1"),
     ],
@@ -146,11 +146,11 @@ def test_the_command_of_a_recipe_repeats_it(monkeypatch: pytest.MonkeyPatch) -> 
         snapshots=[2, 0],
     )
     assert recipe.command == (
-        "vislib train pocket_allconv --epochs 16 --scenes 9000 --seed 0 --bfloat16 "
+        "vislib train pocket_allconv --epochs 32 --scenes 9000 --seed 0 --bfloat16 "
         "--first-scale 0.1 --start pocket_allconv --adversarial 4 --snapshots 0 2"
     )
     assert (
-        training.Recipe(NAME).command == f"vislib train {NAME} --epochs 16 --scenes 9000 --seed 0"
+        training.Recipe(NAME).command == f"vislib train {NAME} --epochs 32 --scenes 9000 --seed 0"
     )
     recipes = []
 

@@ -45,7 +45,7 @@ LONGEST_BACKGROUND = 640
 
 # --- Categories -----------------------------------------------------------------------------------
 # name: (COCO's id, supercategory, largest rotation in degrees, flip, largest hue shift in degrees,
-#        plausible places)
+#        plausible kinds)
 CATEGORIES = {
     "car": (3, "vehicle", 6, True, 180, ("street", "ground")),
     "airplane": (5, "vehicle", 12, True, 20, ("sky",)),
@@ -751,7 +751,7 @@ def build_objects(packages: Path) -> None:
                     "held_out": held_out,
                 }
             )
-    keys = ("id", "name", "supercategory", "turn", "flip", "hue", "places")
+    keys = ("id", "name", "supercategory", "turn", "flip", "hue", "kinds")
     categories = [
         dict(zip(keys, (row[0], name, *row[1:]), strict=True)) for name, row in CATEGORIES.items()
     ]

@@ -1,9 +1,9 @@
 """Pocket COCO: scenes composed of photographs, in COCO's format, for work without a network.
 
 A scene is a photograph as background, with cut-outs of other photographs in it: animals, vehicles,
-fruit. In half of the scenes the objects stand where they could stand, with their feet on the
-ground, the water or the table of the background. In the others they are anywhere. The mask of an
-object is exact: its alpha channel without the pixels that other objects occlude.
+fruit. In half of the scenes the objects are where they could be, with their feet on the ground, the
+water or the table of the background. In the others they are anywhere. The mask of an object is
+exact: its alpha channel without the pixels that other objects occlude.
 
     python -m vislib.data.pocket --out data/pocket_coco
 
@@ -56,13 +56,13 @@ FOLDER = DATA / "pocket_coco"
 
 @dataclass(frozen=True)
 class Placed(Category):
-    """Category with the places where its objects are found.
+    """Category with the backgrounds where its objects are found.
 
     Attributes:
-        places: kinds of `Background`.
+        kinds: kinds of `Background`.
     """
 
-    places: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,7 @@ def _table(file: str) -> Any:
 
 
 CATEGORIES: tuple[Placed, ...] = tuple(
-    Placed(**{**row, "places": tuple(row["places"])})
-    for row in _table("objects.json")["categories"]
+    Placed(**{**row, "kinds": tuple(row["kinds"])}) for row in _table("objects.json")["categories"]
 )
 NAMES = tuple(category.name for category in CATEGORIES)
 
@@ -138,7 +137,7 @@ STUDIED = ("bear", "bird", "cup", "dog", "elephant", "sports ball")
 _BY_NAME = {category.name: category for category in CATEGORIES}
 
 # Objects of no category turn and change colour as freely as fruit.
-_DISTRACTOR = Placed(0, "distractor", "", turn=15, hue=20, places=("ground", "street", "table"))
+_DISTRACTOR = Placed(0, "distractor", "", turn=15, hue=20, kinds=("ground", "street", "table"))
 
 
 @cache
@@ -174,7 +173,7 @@ def _pixels(file: str, mode: str) -> Image.Image:
         return image.convert(mode)
 
 
-# Where the shadows of a scene's objects are, and the rows in which their feet are, if they stand.
+# Where the shadows of a scene's objects are, and the rows of the floor if their feet are on it.
 Stand = tuple[Literal["floor", "behind", "nowhere"], tuple[float, float] | None]
 
 
@@ -268,8 +267,8 @@ def plan(
         visible: smallest fraction of an object that must be inside the image and not occluded.
         clutter: mean number of objects of no category.
         plausible: whether the background is one where the categories are found (or else the first
-            of them), and all objects stand on its floor. Otherwise the background and the positions
-            are arbitrary.
+            of them), and all objects have their feet on its floor. Otherwise the background and the
+            positions are arbitrary.
         variation: factor on the random changes of the objects' shapes and colours. A network that
             knows the objects from elsewhere recognises them better if it is small.
         objects: whether the objects are those of the training, or those held out of it.
@@ -306,7 +305,7 @@ def plan(
         stand = ("nowhere", None) if background.kind == "sky" or not floor else ("floor", floor)
     for item in _crowd(rng, base, _BY_NAME[crowd.name], stand) if crowd else ():
         base = replace(base, items=(*base.items, item))
-    # Objects farther away stand higher in the image, are smaller, and are drawn first.
+    # Objects farther away are higher in the image and smaller, and are drawn first.
     order = rng.permutation(len(cast))
     depths = np.sort(rng.uniform(0, 1, len(cast)))
     for index, depth in zip(order, depths, strict=True):
@@ -320,8 +319,8 @@ def plan(
 def _background(rng: Rng, cast: Sequence[Placed], plausible: bool) -> Background:
     kinds = {one.kind for one in backgrounds()}
     if plausible:
-        common = set.intersection(*(set(one.places) for one in cast)) & kinds
-        kinds = common or set(cast[0].places)
+        common = set.intersection(*(set(one.kinds) for one in cast)) & kinds
+        kinds = common or set(cast[0].kinds)
     choice = [one for one in backgrounds() if one.kind in kinds]
     return choice[rng.integers(len(choice))]
 
@@ -492,7 +491,7 @@ def draw(planned: Plan, without: Collection[int] = ()) -> Scene:
 
 
 def _shade(pixels: np.ndarray, item: Item, light: float) -> None:
-    """Draw an object's shadow: under its feet if it stands, else on what is behind it."""
+    """Draw an object's shadow: under its feet if it is on the floor, else on what is behind it."""
     alpha = item.patch[..., 3]
     side = max(alpha.shape)
     if item.shadow == "nowhere":
@@ -570,8 +569,8 @@ def _training_scene(rng: Rng, size: int) -> Scene:
             size,
             categories=chosen[:-1],
             crowd=chosen[-1] if rng.random() < 0.08 else None,
-            scale=((0.32, 1.1), (0.3, 0.8), (0.28, 0.6))[count - 1],
-            clutter=0.4,
+            scale=((0.4, 1.1), (0.4, 0.9), (0.35, 0.7))[count - 1],
+            clutter=0.3,
             plausible=rng.random() < 0.5,
         )
         if any(item.category.id for item in made.items):
@@ -632,12 +631,12 @@ def val_plan(index: int, attempt: int | None = None) -> Plan:
 
 
 def _companion(rng: Rng, cast: Sequence[Category]) -> Category:
-    """Random other category that is found in the same places, or at least where the first is."""
-    places = [set(_BY_NAME[one.name].places) for one in cast]
+    """Random other category that is found on the same backgrounds, or where the first is."""
+    kinds = [set(_BY_NAME[one.name].kinds) for one in cast]
     others = [one for one in CATEGORIES if one.name not in {known.name for known in cast}]
-    common = set.intersection(*places)
-    fitting = [one for one in others if common & set(one.places)]
-    fitting = fitting or [one for one in others if places[0] & set(one.places)] or others
+    common = set.intersection(*kinds)
+    fitting = [one for one in others if common & set(one.kinds)]
+    fitting = fitting or [one for one in others if kinds[0] & set(one.kinds)] or others
     return fitting[rng.integers(len(fitting))]
 
 
@@ -659,7 +658,7 @@ def _casts(scenes: int) -> list[list[str]]:
 
     The scenes take the categories from a queue, in which those of the benchmark are three times as
     frequent as the others. Every second scene is plausible: it takes the next categories that are
-    found in the same places.
+    found on the same backgrounds.
     """
     rng = np.random.default_rng([_VAL, 0])
     queue: list[str] = []
@@ -672,8 +671,8 @@ def _casts(scenes: int) -> list[list[str]]:
         while len(cast) < count:
             together = [name for name in queue if name not in cast]
             if cast and index % 2 == 0:
-                places = set.intersection(*(set(_BY_NAME[name].places) for name in cast))
-                together = [name for name in together if places & set(_BY_NAME[name].places)]
+                kinds = set.intersection(*(set(_BY_NAME[name].kinds) for name in cast))
+                together = [name for name in together if kinds & set(_BY_NAME[name].kinds)]
             if not together:
                 break
             cast.append(together[0])

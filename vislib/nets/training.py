@@ -100,7 +100,7 @@ class Recipe:
     """
 
     name: str
-    epochs: int = 16
+    epochs: int = 32
     scenes: int = 9000
     seed: int = 0
     bfloat16: bool = False
@@ -324,10 +324,10 @@ def _epoch(
             group["lr"] = rate
         size = _size(rng, epoch / epochs)
         images, labels = streams[SMALL]
-        if max(size) > 1.5 * SMALL:
+        if max(size) > 1.2 * SMALL:
             images, labels = streams[LARGE]
-            # At a large size, a batch has fewer images: they cost no more than the small ones.
-            count = max(8, BATCH * SMALL**2 // math.prod(size))
+            # At a large size, a batch has fewer images, which cost about as much as the small ones.
+            count = max(4, BATCH * SMALL**2 // math.prod(size))
             batch = rng.choice(len(images), min(count, len(images)), replace=False)
         x = _augmented(rng, torch.from_numpy(images[np.sort(batch)]).to(device), size)
         present = torch.from_numpy(labels[np.sort(batch)]).to(device, torch.float32)
@@ -388,7 +388,7 @@ def _size(rng: np.random.Generator, done: float) -> tuple[int, int]:
     resolution discrepancy").
     """
     sides: tuple[int, ...] = (96, 128, 192, 256, 320, 384, 448)
-    if done < 0.4:
+    if done < 0.5:
         sides = (64, 96, 96, 128)
     elif done > 0.75:
         sides = (112, 128, 144) if rng.random() < 0.5 else (224, 256, 320, 384, 448)
