@@ -1,59 +1,103 @@
-"""The check of notebook 00."""
+"""The exercise of notebook 00: right answers pass, and wrong answers get advice."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from answers import answer_tests
 from torch import nn
 
-from vislib.checks import Wrong, start
+from vislib.checks import Wrong
+from vislib.checks import start as check
 from vislib.explain import cam
 
 
-class FourAnimals(nn.Sequential):
-    """A small network with the names of its classes."""
-
-    classes = ("bird", "cat", "dog", "zebra")
-
-    def __init__(self) -> None:
-        torch.manual_seed(0)
-        head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)]
-        super().__init__(nn.Conv2d(3, 8, 3), nn.ReLU(), *head)
+def by_hand(model, image, name):
+    """Grad-CAM from the feature maps and their gradients, without `vislib.explain`."""
+    layers = list(model)
+    maps = nn.Sequential(*layers[:5])(image.unsqueeze(0)).detach().requires_grad_()
+    score = nn.Sequential(*layers[5:])(maps)[0, list(model.classes).index(name)]
+    (gradient,) = torch.autograd.grad(score, maps)
+    return (gradient.mean((2, 3), keepdim=True) * maps).sum(1, keepdim=True).clamp(min=0)
 
 
-@pytest.fixture(scope="module")
-def model() -> FourAnimals:
-    return FourAnimals()
-
-
-@pytest.fixture(scope="module")
-def x() -> torch.Tensor:
-    return torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-
-
-def test_grad_cam_of_the_target_passes(model, x, capsys):
-    start.explains(cam.grad_cam(model, x, 2), model, x, 2, before=1)
-    assert capsys.readouterr().out == "✓ dog has its own map\n"
-
-
-@pytest.mark.parametrize("advice", start.MISTAKES)
-def test_a_mistake_gets_its_own_advice(advice, model, x):
-    with pytest.raises(Wrong) as error:
-        start.explains(start.MISTAKES[advice](model, x, 2, 1), model, x, 2, before=1)
-    assert str(error.value).endswith(advice)
-
-
-@pytest.mark.parametrize(
-    ("result", "message"),
-    [
-        pytest.param(lambda m, x: cam.grad_cam(m, x, 1), "previous class", id="previous class"),
-        pytest.param(
-            lambda m, x: cam.grad_cam(m, x, 2, relu=False), "negative values", id="without ReLU"
+RIGHT = {
+    "by vislib": (
+        check.explain_class,
+        lambda model, image, name: cam.grad_cam(model, image[None], [model.classes.index(name)]),
+    ),
+    "by hand": (check.explain_class, by_hand),
+    "by hand in NumPy": (
+        check.explain_class,
+        lambda *inputs: by_hand(*inputs).detach().numpy(),
+    ),
+    "by a loop over the names": (
+        check.explain_class,
+        lambda model, image, name: next(
+            cam.grad_cam(model, image.unsqueeze(0), index)
+            for index, other in enumerate(model.classes)
+            if other == name
         ),
-        pytest.param(lambda m, x: cam.guided_grad_cam(m, x, 2), "shape", id="three channels"),
-        pytest.param(lambda m, x: "a map", "yours is 'a map'", id="text"),
-    ],
+    ),
+}
+WRONG = {
+    "the class with the highest score": (
+        check.explain_class,
+        lambda model, image, name: by_hand(
+            model, image, model.classes[model(image[None])[0].topk(1).indices[0]]
+        ),
+        "explains the predicted class",
+    ),
+    "the alphabet": (
+        check.explain_class,
+        lambda model, image, name: by_hand(
+            model, image, model.classes[sorted(model.classes).index(name)]
+        ),
+        "explains another class",
+    ),
+    "without ReLU": (
+        check.explain_class,
+        lambda model, image, name: cam.grad_cam(
+            model, image[None], model.classes.index(name), relu=False
+        ),
+        "negative values",
+    ),
+    "first layer": (
+        check.explain_class,
+        lambda model, image, name: cam.grad_cam(
+            model, image[None], model.classes.index(name), layer=model[1]
+        ),
+        "early layer",
+    ),
+    "three channels": (
+        check.explain_class,
+        lambda model, image, name: cam.guided_grad_cam(
+            model, image[None], model.classes.index(name)
+        ),
+        "three channels",
+    ),
+    "without the batch axis of the result": (
+        check.explain_class,
+        lambda *inputs: by_hand(*inputs)[0],
+        r"should have shape \(1, 1, 5, 7\), yours has shape \(1, 5, 7\)",
+    ),
+    "without the batch axis of the image": (
+        check.explain_class,
+        lambda model, image, name: cam.grad_cam(model, image, model.classes.index(name)),
+        r"stopped with ValueError.*N×C×H×W",
+    ),
+    "the name in place of the index": (
+        check.explain_class,
+        lambda model, image, name: cam.grad_cam(model, image[None], name),
+        "stopped with",
+    ),
+}
+
+test_right_answers_pass, test_wrong_answers_get_advice, test_every_exercise_has_a_right_answer = (
+    answer_tests(check, RIGHT, WRONG)
 )
-def test_another_map_is_rejected(result, message, model, x):
-    with pytest.raises(Wrong, match=message):
-        start.explains(result(model, x), model, x, 2, before=1)
+
+
+def test_a_map_instead_of_a_function():
+    with pytest.raises(Wrong, match="Give the check your function itself"):
+        check.explain_class(torch.rand(1, 1, 5, 7))

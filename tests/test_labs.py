@@ -16,7 +16,7 @@ from nbconvert import SlidesExporter
 
 from vislib import cli, notebooks
 from vislib.errors import InputError
-from vislib.notebooks import tags
+from vislib.notebooks import publish, tags
 
 Notebook = dict[str, Any]
 OPEN = "write your code here|is not written yet"  # the error of an unsolved exercise
@@ -109,6 +109,20 @@ def test_live_cells_keep_their_first_comments(made: dict[str, Notebook]) -> None
     assert cell["outputs"] == []
     assert cell["execution_count"] is None
     assert "NotImplementedError" in _source(live, "def half")
+
+
+def test_claims_are_left_out_and_stubs_are_not_folded() -> None:
+    claim, solution = (
+        _cell("assert 1", "claim"),
+        _cell("# BEGIN SOLUTION\n1\n# END SOLUTION", "solution"),
+    )
+    for cell in (claim, solution):
+        cell["metadata"]["jupyter"] = {"source_hidden": True}
+    notebook = make.new_notebook(cells=[claim, solution])
+    publish.set_slides(notebook)
+    assert claim["metadata"]["slideshow"] == {"slide_type": "skip"}
+    (stub,) = notebooks.lab(notebook)["cells"]
+    assert stub is solution and "jupyter" not in stub["metadata"]
 
 
 def test_finished_is_complete(course: Path, made: dict[str, Notebook]) -> None:

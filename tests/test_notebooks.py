@@ -26,8 +26,8 @@ from vislib.show.output import NO_CAPTION
 
 Notebook = dict[str, Any]
 TAGS = {
-    "exercise", "solution", "check", "solution-text", "live", "widget", "nbval-ignore-output",
-    "raises-exception",
+    "exercise", "solution", "check", "solution-text", "claim", "live", "widget",
+    "nbval-ignore-output", "raises-exception",
 }  # fmt: skip
 NOT_EVERYWHERE = re.compile(
     r"/(home|root|Users|tmp|work|mnt|opt|usr)/|[A-Z]:\\|site-packages|<ipython-input"

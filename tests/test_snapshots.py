@@ -85,7 +85,7 @@ def test_impossible_snapshots_are_refused(quick: None, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="epochs 0 to 2"):
         training.Recipe(NAME, snapshots=[3], **SETTINGS)
     with pytest.raises(ValueError, match="no part `features`"):
-        training.Recipe("emoji_resnet", snapshots=[0], **SETTINGS)
+        training.Recipe("pocket_resnet", snapshots=[0], **SETTINGS)
     with pytest.raises(InputError, match=r"emoji_vgg_epochs\.safetensors cannot be read"):
         training.snapshots("emoji_vgg")
     with pytest.raises(InputError, match="does not fit emoji_vgg"):
@@ -94,7 +94,7 @@ def test_impossible_snapshots_are_refused(quick: None, tmp_path: Path) -> None:
 
 def test_the_shipped_snapshots_learnt_something() -> None:
     """The filters that started small become smooth: neighbouring weights become similar."""
-    snapshots = training.snapshots(NAME)
+    snapshots = training.snapshots("emoji_alexnet")
     assert list(snapshots) == [0, 1, 2, 4, 16]
     assert (nets.WEIGHTS / "emoji_alexnet_epochs.safetensors").stat().st_size < 600_000
 

@@ -128,14 +128,15 @@ def _versions(path: Path) -> dict[str, Notebook]:
 def lab(notebook: Notebook, name: str = "the notebook") -> Notebook:
     """Learner's version: stubs replace the solutions, and exercises have no outputs.
 
-    All other cells keep their code and outputs. The notebook is changed in place.
+    Cells tagged `claim`, the authors' own asserts, are left out. All other cells keep their code
+    and outputs. The notebook is changed in place.
 
     Raises:
         InputError: a solution is not marked, so that it would reach the learners. The message
             begins with `name`.
     """
     title = "This exercise"
-    cells = [cell for cell in notebook["cells"] if "solution-text" not in tags(cell)]
+    cells = _for_learners(notebook)
     for cell in cells:
         if "exercise" in tags(cell):
             title = re.sub(r"[^\w ·,:()-]", "", cell["source"].partition("\n")[0]).strip()
@@ -145,6 +146,8 @@ def lab(notebook: Notebook, name: str = "the notebook") -> Notebook:
             )
             cell["source"], count = _SOLUTION.subn(rf"\1{stub}", cell["source"] + "\n")
             cell["source"] = cell["source"].rstrip("\n")
+            # The solution is folded in JupyterLab, but its stub must be visible.
+            cell["metadata"].pop("jupyter", None)
             if not count:
                 raise InputError(f"{name}, {title}: the solution {_NOT_MARKED}")
         if cell["cell_type"] == "code" and (BEGIN in cell["source"] or END in cell["source"]):
@@ -171,12 +174,17 @@ def live(notebook: Notebook, name: str = "the notebook") -> Notebook:
     return notebook
 
 
+def _for_learners(notebook: Notebook) -> list[Cell]:
+    """Cells of a notebook without the folded solutions and the authors' own asserts."""
+    return [c for c in notebook["cells"] if not {"solution-text", "claim"} & set(tags(c))]
+
+
 def set_slides(notebook: Notebook) -> None:
     """Mark cells as slides: a slide for each section and exercise, all other cells step by step."""
     for cell in notebook["cells"]:
         level = re.match(r"#*", cell["source"] * (cell["cell_type"] == "markdown"))
         depth = len(level.group()) if level else 0
-        if "solution-text" in tags(cell):
+        if {"solution-text", "claim"} & set(tags(cell)):
             # The slide shows the solution cell itself.
             kind = "skip"
         elif "exercise" in tags(cell) or depth in (1, 2):
@@ -188,13 +196,14 @@ def set_slides(notebook: Notebook) -> None:
 
 def set_nbgrader(notebook: Notebook, name: str) -> None:
     """Mark solutions and checks for nbgrader; an exercise gets one point for each full dot ●."""
-    notebook["cells"] = [cell for cell in notebook["cells"] if "solution-text" not in tags(cell)]
+    notebook["cells"] = _for_learners(notebook)
     points = 1
     for cell in notebook["cells"]:
         if "exercise" in tags(cell):
             points = cell["source"].count("●") or 1
         if {"solution", "check"} & set(tags(cell)):
             is_solution = "solution" in tags(cell)
+            cell["metadata"].pop("jupyter", None)
             cell["metadata"]["nbgrader"] = {
                 "schema_version": 3,
                 "grade_id": f"{name}-{cell['id']}",

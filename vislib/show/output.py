@@ -33,6 +33,9 @@ LETTERS = 16
 """Smallest size of letters, in CSS pixels."""
 NO_CAPTION = "Figure without a caption"
 
+# A PNG larger than this is mostly photograph, which a JPEG stores in a third of the bytes.
+_MOST_PNG_BYTES = 500_000
+
 _POINTS = LETTERS * 72 / 100
 _STYLE: dict[Any, Any] = {
     "figure.dpi": 100,
@@ -111,12 +114,16 @@ def show_image(
         image: bitmap with `RATIO` pixels per CSS pixel.
         alt: alt text, not visible.
         caption: visible sentence below the image; none if it is empty.
-        jpeg: whether to store a JPEG instead of a PNG.
+        jpeg: whether to store a JPEG instead of a PNG, as for a PNG of more than 500 kB.
         file: also write the bitmap to this file.
     """
     from IPython.display import display
 
     data = encoded(image, jpeg=jpeg)
+    if len(data) > _MOST_PNG_BYTES and not jpeg:
+        smaller = encoded(image, jpeg=True)
+        if len(smaller) < len(data):
+            jpeg, data = True, smaller
     if file is not None:
         Path(file).write_bytes(data)
     alt = " ".join(alt.split())
