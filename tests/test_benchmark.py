@@ -37,6 +37,12 @@ from vislib.paths import DATA
 CATEGORIES = ("dog", "cat")
 NETS = ("emoji_alexnet", "emoji_squeezenet")
 CONTROLS = ("uniform", "centred_gaussian", "sobel_edges")
+MAP_CONTROLS = (
+    "guided_backprop_squared",
+    "grad_cam_squared",
+    "grad_cam_x_noise",
+    "grad_cam_x_sobel",
+)
 Change = Callable[[dict[str, Any]], None]
 
 
@@ -210,6 +216,13 @@ def test_the_records_are_what_the_plain_functions_give_one_by_one(scenes, tmp_pa
         "layer_cam": cam.layer_cam,
     }
     assert tuple(functions) == SHARED_PASS
+    made_of_maps = {
+        "guided_backprop_squared": ("guided_backprop", lambda maps, image: maps**2),
+        "grad_cam_squared": ("grad_cam", lambda maps, image: maps**2),
+        "grad_cam_x_noise": ("grad_cam", lambda maps, image: maps * noise(maps.shape[-2:])),
+        "grad_cam_x_sobel": ("grad_cam", lambda maps, image: maps * energy.sobel_edges(image)),
+    }
+    assert tuple(made_of_maps) == MAP_CONTROLS == tuple(methods.MAP_CONTROLS)
     for record in records:
         image = load_image(coco.path(record.image_id))
         mask = coco.mask(record.image_id, record.category)
@@ -234,13 +247,18 @@ def test_the_records_are_what_the_plain_functions_give_one_by_one(scenes, tmp_pa
             logits = model(image[None])[0].detach()
             target = max(candidates[record.category], key=lambda c: float(logits[c]))
             rank = sorted(logits.tolist(), reverse=True).index(logits[target].item()) + 1
-            maps = functions[name](model, image[None], target)
-            maps = upsample(maps, image.shape[-2:])[0]
+            of, change = made_of_maps.get(name, (name, lambda maps, image: maps))
+            maps = functions[of](model, image[None], target)
+            maps = change(upsample(maps, image.shape[-2:])[0], image)
         expected = energy.energy(maps, mask)
         assert [record.P, record.E, record.E_total] == pytest.approx(
             expected, rel=1e-4, nan_ok=True
         )
         assert (record.mask_fraction, record.score_rank) == (mask.mean(), rank)
+
+
+def noise(shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
 def test_there_is_one_record_for_each_unit_net_method_and_size(scenes, tmp_path):
@@ -251,6 +269,7 @@ def test_there_is_one_record_for_each_unit_net_method_and_size(scenes, tmp_path)
         for size in ("original", "64")
         for net, method in [(NO_NET, c) for c in CONTROLS]
         + [(net, m + end) for net in NETS for m in SHARED_PASS for end in ("", "_random")]
+        + [(net, control) for net in NETS for control in MAP_CONTROLS]
     }
     keys = [(r.image_id, r.category, r.net, r.method, r.size) for r in records]
     assert Counter(keys) == Counter(expected)
@@ -258,6 +277,55 @@ def test_there_is_one_record_for_each_unit_net_method_and_size(scenes, tmp_path)
         assert math.isnan(r.P) if r.E_total == 0 else r.E / r.E_total == r.P
     uniform = [r for r in records if r.method == "uniform"]
     assert [r.P for r in uniform] == [r.mask_fraction for r in uniform]
+
+
+def test_controls_made_of_maps_come_with_their_methods_only(scenes, tmp_path):
+    records, _ = run(
+        scenes, tmp_path, nets=NETS[:1], sizes=[64], methods=["gradient", "guided_backprop"]
+    )
+    assert {r.method for r in records} == {
+        "gradient",
+        "gradient_random",
+        "guided_backprop",
+        "guided_backprop_random",
+        "guided_backprop_squared",
+        *CONTROLS,
+    }
+
+
+def test_a_control_made_of_maps_needs_no_other_map_and_no_other_pass(scenes, small_batch):
+    batch, model, layer = small_batch
+    x = load_unit(Coco(scenes, "val"), *batch.units[0], 64)[0][None]
+    passes = []
+    handle = model.register_forward_hook(lambda *_: passes.append(1))
+    alone = benchmark.explain(model, x, 3, MAP_CONTROLS, layer=layer).maps
+    handle.remove()
+    assert len(passes) == 1
+    assert tuple(alone) == MAP_CONTROLS
+    both = benchmark.explain(model, x, 3, [*MAP_CONTROLS, *SHARED_PASS], layer=layer).maps
+    assert all(torch.equal(alone[name], both[name]) for name in MAP_CONTROLS)
+    plain = upsample(cam.grad_cam(model, x, 3, layer=layer), x.shape[-2:])
+    assert torch.equal(alone["grad_cam_squared"], plain**2)
+
+
+def test_every_record_says_with_which_weights_it_was_made(scenes, tmp_path, monkeypatch):
+    settings: dict[str, Any] = {"sizes": [64], "methods": ["gradient"], "per_category": 1}
+    records, _ = run(scenes, tmp_path, **settings)
+    found = {(r.net, r.method): r.weights for r in records}
+    for net in NETS:
+        model, twin = nets.load(net), nets.load(net, weights=False)
+        assert found[net, "gradient"] == benchmark.weights_digest(model)[:12]
+        assert found[net, "gradient_random"] == benchmark.weights_digest(twin)[:12]
+    assert {found[NO_NET, control] for control in CONTROLS} == {NO_NET}
+    assert len(set(found.values())) == 2 * len(NETS) + 1
+
+    monkeypatch.setattr(nets, "WEIGHTS", tmp_path)
+    write_weights(tmp_path, NETS[0], lambda net: net.features[0].weight[0, 0, 0, 0].add_(1e-6))
+    changed, _ = run(scenes, tmp_path, nets=NETS[:1], **settings)
+    (digest,) = {r.weights for r in changed if r.method == "gradient"}
+    assert digest not in found.values()
+    again, _ = run(scenes, tmp_path, nets=NETS[:1], **settings)
+    assert same(again, changed)
 
 
 def test_what_is_named_twice_counts_once(scenes, tmp_path):
@@ -756,7 +824,7 @@ def test_a_category_that_the_net_does_not_know(own_scenes, tmp_path):
     with pytest.raises(InputError, match=r"emoji_alexnet has no class for 'wolf': choose from"):
         run(own_scenes, tmp_path, categories=["wolf"])
     with pytest.raises(
-        InputError, match=r"no category for which emoji_alexnet, pocket_squ.* have a class"
+        InputError, match=r"no category for which emoji_alexnet, emoji_squeezenet have a class"
     ):
         run(own_scenes, tmp_path, categories=None)
 
@@ -765,6 +833,19 @@ def test_all_categories_are_those_that_data_and_nets_share(own_scenes, tmp_path)
     _renamed(own_scenes, "dog")
     records, _ = run(own_scenes, tmp_path, categories=None, sizes=[64], methods=["gradient"])
     assert {r.category for r in records} == {"dog"}
+
+
+def test_a_misspelt_category_in_a_class_table_is_not_left_out_in_silence(own_scenes, tmp_path):
+    _renamed(own_scenes, "koala")
+    table = tmp_path / "table.json"
+    settings: dict[str, Any] = {"nets": ["squeezenet1_0"], "class_table": table}
+    table.write_text('{"koala": [105], "zebra": [340], "koalla": [105]}')
+    with pytest.raises(InputError, match="neither these data nor COCO have a category 'koalla'"):
+        run(own_scenes, tmp_path / "out", categories=None, **settings)
+    # A category of these data, and one of COCO that these data do not have, are fine.
+    table.write_text('{"koala": [105], "zebra": [340]}')
+    with pytest.raises(InputError, match="squeezenet1_0 has no class for 'thing 5'"):
+        run(own_scenes, tmp_path / "out", categories=["koala", "thing 5"], **settings)
 
 
 def test_data_without_objects_say_so(own_scenes, tmp_path):

@@ -11,13 +11,17 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from test_benchmark import CATEGORIES, NETS, break_file, small_coco, write_weights
 
-from vislib import cli, nets
+from vislib import cli, nets, show
+from vislib.data import photographs, pocket
+from vislib.data.coco import Coco
 from vislib.errors import InputError
-from vislib.measure import benchmark
+from vislib.measure import benchmark, comparison
+from vislib.measure.methods import STUDY
 
 # The command, with the folder of weights as its first argument. The signal handler is set because a
 # shell that runs the tests in the background would make them ignore Ctrl-C.
@@ -26,6 +30,8 @@ PROGRAM = (
     "signal.signal(signal.SIGINT, signal.default_int_handler); "
     "nets.WEIGHTS = Path(sys.argv.pop(1)); sys.exit(cli.main())"
 )
+# The categories that `vislib fetch coco` downloads.
+CATEGORIES_OF_COCO = ("airplane", "boat", "dog", "elephant", "teddy bear", "traffic light")
 TABLES = ("records.csv", "table.csv", "table.md", "skipped.csv")
 
 
@@ -102,11 +108,34 @@ def uninterrupted(shared) -> Path:
     printed = finish(shared, out)
     assert printed.startswith("| method | mean P | 95 % interval | records | undefined |")
     assert str(out) in printed
+    # What is printed is in the file, too.
+    whole = (out / "table.md").read_text(encoding="utf-8")
+    first, _, rest = printed.partition("\n\n")
+    assert first in whole and rest.partition("\nRecords, table and charts are in ")[0] in whole
     return out
 
 
+def test_the_command_prints_networks_at_sizes_orders_and_weights(shared, uninterrupted):
+    text = (uninterrupted / "table.md").read_text(encoding="utf-8")
+    rows = pd.read_parquet(uninterrupted / "records.parquet")
+    study = comparison.study(rows)
+    assert len(study) == 2 * len(NETS)
+    for net, size in study.index:
+        name = f"{show.name(net)} | {'64×64' if size == '64' else 'original size'} | "
+        assert text.count(f"| {name}") >= 1
+    assert f"{study.predicted.iloc[0]:.0%}".replace("%", " %") in text
+    assert "explained class is the prediction" in text
+    assert set(rows.weights) == {"none"} | {
+        benchmark.weights_digest(nets.load(net, weights=weights))[:12]
+        for net in NETS
+        for weights in (shared / "weights" / f"{net}.safetensors", False)
+    }
+    assert all(digest in text for digest in set(rows.weights) - {"none"})
+
+
 def test_the_folder_contains_all_promised_files(uninterrupted):
-    charts = {f"chart_{v}.{e}" for v in ("all", "net", "size", "category") for e in ("png", "svg")}
+    views = ("all", "net", "size", "network_and_size")
+    charts = {f"chart_{view}.{end}" for view in views for end in ("png", "svg")}
     expected = {*TABLES, *charts, "records.parquet", "parts"}
     assert {f.name for f in uninterrupted.iterdir()} == expected
 
@@ -214,6 +243,8 @@ def test_a_device_that_is_not_there(vislib):
         (["--per-category", "many"], "must be a whole number of at least 1, got 'many'"),
         (["--nets"], "expected at least one argument"),
         (["--speed", "high"], "unrecognized arguments"),
+        (["--data", "emoji"], "invalid choice: 'emoji'"),
+        (["--data", "photographs"], "argument --data: not allowed with argument --coco"),
     ],
 )
 def test_invalid_options_are_refused_at_once(vislib, capsys, options, message):
@@ -355,7 +386,7 @@ def settings_of(tmp_path, monkeypatch):
         passed = {}
 
         def note(coco, out, plan, **settings):
-            passed.update(vars(plan) | settings)
+            passed.update(vars(plan) | settings | {"coco": coco})
             raise InputError("noted")
 
         monkeypatch.setattr(benchmark, "run", note)
@@ -379,9 +410,40 @@ def test_the_default_is_one_forward_pass_at_the_networks_size(settings_of):
         "layer_cam",
     )
     assert passed["sizes"] == ["original", 128]
-    assert passed["nets"] == cli.NETS
-    assert passed["categories"] == cli.CATEGORIES
+    # The design of the study: 6 categories, 30 images of each, 4 networks, 2 sizes.
+    assert passed["nets"] == (
+        "pocket_alexnet",
+        "pocket_vgg",
+        "pocket_resnet",
+        "pocket_squeezenet",
+    )
+    assert passed["categories"] == pocket.STUDIED
+    assert len(passed["categories"]) == 6
     assert passed["per_category"] == 30
+    assert passed["class_table"] is None
+    assert (passed["coco"].folder, passed["coco"].split) == (pocket.FOLDER, "val")
+
+
+def test_photographs_are_explained_with_a_network_trained_on_photographs(settings_of):
+    passed = settings_of("--data", "photographs")
+    assert passed["nets"] == ("efficientnet_lite0",)
+    assert passed["categories"] is None
+    assert passed["sizes"] == ["original", 224]
+    assert passed["class_table"] == photographs.CLASS_TABLE
+    assert passed["coco"].folder == photographs.FOLDER
+    assert passed["coco"].split == photographs.SPLIT
+    shown = Coco(photographs.FOLDER, photographs.SPLIT)
+    assert max(len(shown.images_with(name)) for name in shown.categories) <= passed["per_category"]
+
+
+def test_other_images_are_a_folder(settings_of, shared):
+    passed = settings_of("--coco", str(shared / "coco"), "--split", "val")
+    assert passed["nets"] == ("efficientnet_lite0",)
+    assert passed["categories"] == CATEGORIES_OF_COCO
+    assert passed["class_table"] is None
+    assert passed["coco"].folder == shared / "coco"
+    passed = settings_of("--coco", str(shared / "coco"), "--split", "val", "--categories", "all")
+    assert passed["categories"] is None
 
 
 def test_all_methods_run_on_fewer_images_by_default(settings_of):
@@ -389,7 +451,7 @@ def test_all_methods_run_on_fewer_images_by_default(settings_of):
     assert (passed["methods"], passed["sizes"], passed["per_category"]) == (["all"], [128], 8)
     passed = settings_of("--methods", "all", "--sizes", "original", "--per-category", "30")
     assert (passed["sizes"], passed["per_category"]) == (["original"], 30)
-    passed = settings_of("--methods", "lrp", "--nets", "alexnet", "emoji_gap")
+    passed = settings_of("--methods", "lrp", "--nets", "alexnet", "pocket_gap")
     assert (passed["sizes"], passed["per_category"]) == (["original", 128, 224], 30)
 
 
@@ -400,4 +462,15 @@ def test_the_command_as_it_ships(tmp_path):
     done = subprocess.run(command, capture_output=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr.decode()
     rows = (tmp_path / "records.csv").read_text().splitlines()
-    assert len(rows) == 1 + 4 * 9 * 2 + 3
+    assert len(rows) == 1 + 4 * (9 * 2 + 4) + 3
+
+
+def test_the_photographs_as_they_ship(tmp_path, capsys):
+    command = ["benchmark", "--data", "photographs", "--categories", "koala", "--sizes", "224"]
+    command += ["--methods", *STUDY, "--no-controls", "--out", str(tmp_path)]
+    assert cli.main(command) == 0
+    rows = pd.read_parquet(tmp_path / "records.parquet").set_index("method")
+    assert len(rows) == len(STUDY)
+    assert set(rows.score_rank) == {1}
+    assert rows.P["guided_grad_cam"] > rows.P["deconvnet"]
+    assert "| EfficientNet-Lite0 | 224×224 | 1 | " in capsys.readouterr().out

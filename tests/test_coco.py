@@ -175,7 +175,7 @@ def test_run_length_masks(changed, seed):
 
 
 def test_missing_folder_names_the_layout(tmp_path):
-    with pytest.raises(InputError, match=r"no folder .*instances_SPLIT.*fetch coco.*Emoji COCO"):
+    with pytest.raises(InputError, match=r"no folder .*instances_SPLIT.*fetch coco.*Pocket COCO"):
         Coco(tmp_path / "nowhere", "val")
 
 
@@ -504,14 +504,13 @@ def test_a_class_belongs_to_one_category():
 
 def test_class_table_from_a_file(tmp_path):
     file = tmp_path / "table.json"
-    file.write_text('{"_comment": "mine", "airplane": [404, 895], "dog": [151]}')
-    assert imagenet_targets(file) == {"airplane": (404, 895), "dog": (151,)}
+    file.write_text('{"_comment": "mine", "airplane": [404, 895], "koala": [105]}')
+    assert imagenet_targets(file) == {"airplane": (404, 895), "koala": (105,)}
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"airplan": [404]}', "no category 'airplan': did you mean 'airplane'"),
         ('{"dog": []}', "'dog' needs a list"),
         ('{"dog": 151}', "'dog' needs a list"),
         ('{"dog": [1000]}', "'dog' has 1000; .* 0 to 999"),

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vislib.data import CATEGORIES
 from vislib.errors import InputError
@@ -19,7 +19,43 @@ if TYPE_CHECKING:
 
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 
-NETS = ("emoji_alexnet", "emoji_vgg", "emoji_resnet", "emoji_squeezenet")
+
+class World(NamedTuple):
+    """Images of the benchmark, with the networks and categories that the study takes from them.
+
+    Attributes:
+        folder: folder in COCO's layout.
+        split: name of the split.
+        nets: names of networks.
+        categories: names of categories; ``("all",)`` for those that data and networks both have.
+        class_table: ImageNet classes of the categories; None for the table of the course.
+    """
+
+    folder: Path
+    split: str
+    nets: tuple[str, ...]
+    categories: tuple[str, ...]
+    class_table: Path | None = None
+
+
+WORLDS = {
+    "pocket": World(
+        DATA / "pocket_coco",
+        "val",
+        ("pocket_alexnet", "pocket_vgg", "pocket_resnet", "pocket_squeezenet"),
+        ("bear", "bird", "cup", "dog", "elephant", "sports ball"),
+    ),
+    "photographs": World(
+        DATA / "photographs",
+        "val",
+        ("efficientnet_lite0",),
+        ("all",),
+        DATA / "photographs" / "imagenet_classes.json",
+    ),
+}
+"""The data sets that ship with the course."""
+REAL = World(Path("coco"), "val2017", ("efficientnet_lite0",), CATEGORIES)
+"""Settings for other images in COCO's layout; the folder is the one of `vislib fetch`."""
 MAX_SIDE = 2000  # pixels; the feature maps of larger images exceed a laptop's memory
 
 
@@ -108,19 +144,27 @@ def _add_benchmark(commands: Commands) -> None:
     command = commands.add_parser(
         "benchmark",
         help="measure the fraction of each attribution map's energy that is on the object",
-        description="The command can be stopped at any time: the same command continues. It writes "
-        "records.parquet and .csv, table.csv and .md, chart_*.png and .svg, and skipped.csv "
-        "to --out.",
+        description="Without options: the study on Pocket COCO, with 6 categories, 30 images of "
+        "each, 4 networks and 2 sizes. The command can be stopped at any time: the same command "
+        "continues. It writes records.parquet and .csv, table.csv and .md, chart_*.png and .svg, "
+        "and skipped.csv to --out.",
     )
     command.set_defaults(run=_benchmark)
     add = command.add_argument
-    add("--coco", type=Path, help="folder in COCO's layout (default: Emoji COCO)")
+    images = command.add_mutually_exclusive_group()
+    images.add_argument(
+        "--data",
+        choices=WORLDS,
+        default="pocket",
+        help="images that ship with the course: scenes of Pocket COCO (default), or photographs",
+    )
+    images.add_argument("--coco", type=Path, help="other images: a folder in COCO's layout")
     add("--split", help="the SPLIT of annotations/instances_SPLIT.json (default: val or val2017)")
     add(
         "--nets",
         nargs="+",
-        default=NETS,
-        help=f"names of networks (default: {', '.join(NETS)})",
+        help="names of networks (default: the four pocket networks for Pocket COCO, otherwise "
+        "efficientnet_lite0)",
     )
     add(
         "--methods",
@@ -130,9 +174,9 @@ def _add_benchmark(commands: Commands) -> None:
     add(
         "--categories",
         nargs="+",
-        default=CATEGORIES,
-        help="names of COCO categories, or 'all' for those that both data and networks have "
-        f"(default: {', '.join(CATEGORIES)})",
+        help="names of categories, or 'all' for those that both data and networks have (default: "
+        f"{', '.join(WORLDS['pocket'].categories)} for Pocket COCO, all for the photographs, and "
+        f"{', '.join(CATEGORIES)} for other images)",
     )
     add(
         "--per-category",
@@ -164,18 +208,20 @@ def _benchmark(options: argparse.Namespace) -> None:
     from vislib.measure import benchmark, report
     from vislib.measure.methods import SHARED_PASS
 
-    folder = options.coco or DATA / "emoji_coco"
-    coco = Coco(folder, options.split or ("val2017" if options.coco else "val"))
-    own_sizes = sorted({nets.facts(name).input_size for name in options.nets})
+    world = REAL._replace(folder=options.coco) if options.coco else WORLDS[options.data]
+    coco = Coco(world.folder, options.split or world.split)
+    names = options.nets or world.nets
+    categories = options.categories or world.categories
+    own_sizes = sorted({nets.facts(name).input_size for name in names})
     everything = options.methods == ["all"]  # about sixty times the work for each image
     plan = benchmark.Plan(
-        nets=options.nets,
-        categories=None if options.categories == ["all"] else options.categories,
+        nets=names,
+        categories=None if list(categories) == ["all"] else categories,
         methods=options.methods or SHARED_PASS,
         sizes=options.sizes or (own_sizes if everything else ["original", *own_sizes]),
         per_category=options.per_category or (8 if everything else 30),
         controls=options.controls,
-        class_table=options.class_table,
+        class_table=options.class_table or world.class_table,
     )
     records, skipped = benchmark.run(
         coco, options.out, plan, device=options.device, save_maps=options.save_maps
@@ -183,7 +229,8 @@ def _benchmark(options: argparse.Namespace) -> None:
     if not records:
         raise InputError(f"no image could be measured: the first reason is {skipped[0].reason}")
     summary = report.write(records, skipped, options.out)
-    print(report.markdown(summary).split("\n\n")[0])
+    print(report.markdown(summary).split("\n\n")[0], end="\n\n")
+    print(report.study_markdown(report.frame(records)), end="")
     if skipped:
         print(f"\nSkipped: {len(skipped)} (see skipped.csv), the first because {skipped[0].reason}")
     print(f"\nRecords, table and charts are in {options.out}")
@@ -217,7 +264,7 @@ def _fetch(options: argparse.Namespace) -> None:
         categories=options.categories,
         per_category=options.per_category,
     )
-    print(f"Now: vislib benchmark --coco {options.out} --split {options.split} --nets alexnet")
+    print(f"Now: vislib benchmark --coco {options.out} --split {options.split}")
 
 
 # --- vislib train ---------------------------------------------------------------------------------
@@ -227,9 +274,9 @@ def _add_train(commands: Commands) -> None:
     command = commands.add_parser("train", help="train one of the course's networks")
     command.set_defaults(run=_train)
     add = command.add_argument
-    add("name", help="emoji_alexnet, emoji_vgg, ...")
-    add("--epochs", type=_count, default=16, help="passes over the scenes (default: 16)")
-    add("--scenes", type=_count, default=8000, help="number of training scenes (default: 8000)")
+    add("name", help="pocket_alexnet, pocket_vgg, ...")
+    add("--epochs", type=_count, default=24, help="passes over the scenes (default: 24)")
+    add("--scenes", type=_count, default=9000, help="number of training scenes (default: 9000)")
     add("--seed", type=int, default=0, help="seed of all random numbers (default: 0)")
     add(
         "--bfloat16",

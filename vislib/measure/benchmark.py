@@ -8,7 +8,8 @@ after its last finished batch, with the same result.
 
 Within a batch, one forward pass serves all methods of `methods.SHARED_PASS` (`explain`): it needs
 one forward and three backward passes, where separate calls need nine and ten. The methods of
-`methods.OWN_PASSES` run one by one, with the settings of the registry.
+`methods.OWN_PASSES` run one by one, with the settings of the registry. The controls of
+`methods.MAP_CONTROLS` are made from maps that are there already.
 
 Sensitivity is the squared gradient. Its P is therefore another measure of the gradient, with fourth
 powers instead of squares.
@@ -34,13 +35,23 @@ from torch import Tensor, nn
 
 from vislib import nets, show
 from vislib.core import Operation, Rule, Target, frozen, one_forward
+from vislib.data.coco import NAMES as COCO_NAMES
 from vislib.data.coco import Coco
 from vislib.data.objects import Size, load_unit
 from vislib.errors import InputError, nearest
 from vislib.layers import last_conv_stage
 from vislib.maps import upsample
 from vislib.measure import energy
-from vislib.measure.methods import BENCHMARK, CONTROLS, METHODS, OWN_PASSES, RANDOM, SHARED_PASS
+from vislib.measure.methods import (
+    BENCHMARK,
+    CONTROLS,
+    MAP_CONTROLS,
+    METHODS,
+    OWN_PASSES,
+    RANDOM,
+    SHARED_PASS,
+    map_controls,
+)
 from vislib.nets import best_of, check_device, class_targets
 from vislib.paths import write_whole
 
@@ -62,8 +73,9 @@ class Plan:
         methods: names in `methods.BENCHMARK`, or ``"all"``.
         sizes: sides of square images in pixels, or ``"original"``.
         per_category: number of images of each category, the first ones of the data.
-        controls: whether to include networks with random weights and the maps of
-            `methods.CONTROLS`.
+        controls: whether to include networks with random weights, the maps of
+            `methods.CONTROLS`, and those of `methods.MAP_CONTROLS` that are made from the maps of
+            these methods.
         class_table: JSON file from categories to ImageNet classes, see
             `vislib.data.coco.imagenet_targets`.
     """
@@ -99,13 +111,15 @@ class Record:
     Attributes:
         image_id, category: the unit that was explained.
         net: name of the network, `NO_NET` for a control.
-        method: name of the method, with the suffix `RANDOM` for random weights.
+        method: name of the method or control, with the suffix `RANDOM` for random weights.
         size: size of the batch, as text.
         P: fraction of the energy on the object, 0 to 1; NaN if the map has no energy.
         E, E_total: energy on the object and of the whole map.
         mask_fraction: fraction of the image that the dilated mask covers, 0 to 1.
         score_rank: rank of the explained class among the logits, 1 for the largest; 0 for a
-            control.
+            control of `methods.CONTROLS`.
+        weights: first 12 digits of the `weights_digest` of the network; `NO_NET` for a control of
+            `methods.CONTROLS`, and empty if it is not known.
     """
 
     image_id: int
@@ -118,6 +132,7 @@ class Record:
     E_total: float
     mask_fraction: float
     score_rank: int
+    weights: str = ""
 
 
 @dataclass(frozen=True)
@@ -166,18 +181,39 @@ def explain(
 
     The maps of `methods.SHARED_PASS` come from one forward pass and equal the results of the
     methods' functions to the last bit. Each method of `methods.OWN_PASSES` is called separately.
+    A control of `methods.MAP_CONTROLS` changes the map of its method.
 
     Args:
         model, x: as in `vislib.explain.gradients`.
         target: as in `vislib.explain.gradients`, or a function that gives the target from the N×K
             logits.
-        methods: names in `methods.METHODS`.
+        methods: names in `methods.METHODS` or `methods.MAP_CONTROLS`.
         layer: dotted name of the layer for the class activation maps.
 
     Raises:
         ValueError: a method cannot explain this network. For a method of `methods.OWN_PASSES` the
             message begins with its name.
     """
+    # The method whose map is needed for each name. For a method, it is the method itself.
+    sources = {n: MAP_CONTROLS[n].of if n in MAP_CONTROLS else n for n in methods}
+    own = _explain(model, x, target, tuple(dict.fromkeys(sources.values())), layer)
+    maps = {
+        name: MAP_CONTROLS[name].change(own.maps[source], x)
+        if name in MAP_CONTROLS
+        else own.maps[name]
+        for name, source in sources.items()
+    }
+    return own._replace(maps=maps)
+
+
+def _explain(
+    model: nn.Module,
+    x: Tensor,
+    target: Target | Callable[[Tensor], Target],
+    methods: Sequence[str],
+    layer: str,
+) -> Explanation:
+    """`explain` without the controls that are made from maps."""
     size = x.shape[-2:]
     shared = [METHODS[name] for name in methods if METHODS[name].shares_pass]
     plain: Rule = Operation.vjp
@@ -255,11 +291,12 @@ class _Unit(NamedTuple):
 
 
 class _Result(NamedTuple):
-    """Maps of one method for the units of a batch, and the rank of each explained class."""
+    """Maps of one method for the units of a batch, ranks of the explained classes, weights."""
 
     method: str
     maps: Sequence[Tensor]
     ranks: Sequence[int]
+    weights: str
 
 
 def run_batch(
@@ -270,6 +307,7 @@ def run_batch(
     methods: Sequence[str] = SHARED_PASS,
     *,
     layer: str = "",
+    weights: Mapping[str, str] | None = None,
     save_maps: Path | None = None,
     files: Mapping[int, bytes | None] | None = None,
 ) -> tuple[list[Record], list[Skipped]]:
@@ -282,8 +320,10 @@ def run_batch(
             ``{"": trained, "_random": untrained}``; empty for the controls.
         targets: classes of the network for each category. The class with the largest logit is
             explained.
-        methods: names in `methods.BENCHMARK`.
+        methods: names in `methods.BENCHMARK`, and names in `methods.MAP_CONTROLS`, which are
+            measured on the trained network only.
         layer: dotted name of the layer for class activation maps, in each of the networks.
+        weights: `weights_digest` of each network, for the records.
         save_maps: folder for raw maps (`map_file`); None to keep none.
         files: contents of image files by image id, for files that have already been read.
 
@@ -295,21 +335,25 @@ def run_batch(
     results: list[_Result] = []
     if units and batch.net == NO_NET:
         for name in CONTROLS:
-            maps = [METHODS[name].function(None, unit.image[None], 0)[0] for unit in units]
-            results.append(_Result(name, maps, [0] * len(units)))
+            draw = METHODS[name].function
+            drawn = [draw(None, unit.image[None], 0)[0] for unit in units]
+            results.append(_Result(name, drawn, [0] * len(units), NO_NET))
     elif units:
         x = torch.stack([unit.image for unit in units])
         choose = best_of([targets[unit.category] for unit in units])
         for suffix, model in models.items():
+            names = [name for name in methods if not suffix or name not in MAP_CONTROLS]
             try:
-                results += _explained(batch.net, suffix, model, x, choose, methods, layer)
+                maps, ranks = _explained(batch.net + suffix, model, x, choose, names, layer)
             except _TooSmallError as error:
                 return [], skipped + [
                     Skipped(unit.image_id, unit.category, batch.net, str(batch.size), str(error))
                     for unit in units
                 ]
+            digest = (weights or {}).get(suffix, "")
+            results += [_Result(name + suffix, list(maps[name]), ranks, digest) for name in names]
     records = [
-        _measured(batch, unit, result.method, one_map, rank, save_maps)
+        _measured(batch, unit, result, one_map, rank, save_maps)
         for result in results
         for unit, one_map, rank in zip(units, result.maps, result.ranks, strict=True)
     ]
@@ -339,19 +383,18 @@ class _TooSmallError(ValueError):
 
 def _explained(
     net: str,
-    suffix: str,
     model: nets.Classifier,
     x: Tensor,
     choose: Callable[[Tensor], Tensor],
     methods: Sequence[str],
     layer: str,
-) -> list[_Result]:
+) -> tuple[dict[str, Tensor], list[int]]:
     """Maps of all methods on one network, and the ranks of the explained classes."""
 
     def target(logits: Tensor) -> Tensor:
         if not logits.isfinite().all():
             raise InputError(
-                f"{net + suffix} returns NaN or infinite logits, so its weights are damaged: load "
+                f"{net} returns NaN or infinite logits, so its weights are damaged: load "
                 "or train it again"
             )
         return choose(logits)
@@ -376,7 +419,7 @@ def _explained(
         raise _too_small(net, x, error) from error
     assert isinstance(chosen, Tensor)
     ranks = (1 + (logits > logits.gather(1, chosen[:, None])).sum(dim=1)).tolist()
-    return [_Result(name + suffix, list(maps[name]), ranks) for name in methods]
+    return maps, ranks
 
 
 def _too_small(net: str, x: Tensor, error: Exception) -> _TooSmallError:
@@ -387,20 +430,21 @@ def _too_small(net: str, x: Tensor, error: Exception) -> _TooSmallError:
 
 
 def _measured(
-    batch: Batch, unit: _Unit, method: str, one_map: Tensor, rank: int, save_maps: Path | None
+    batch: Batch, unit: _Unit, result: _Result, one_map: Tensor, rank: int, save_maps: Path | None
 ) -> Record:
     """Record of one map, which is also saved if there is a folder for it."""
     if save_maps is not None:
-        _save_map(save_maps, batch, unit, method, one_map)
+        _save_map(save_maps, batch, unit, result.method, one_map)
     return Record(
         unit.image_id,
         unit.category,
         batch.net,
-        method,
+        result.method,
         str(batch.size),
         *energy.energy(one_map, unit.mask),
         float(unit.mask.mean()),
         rank,
+        result.weights,
     )
 
 
@@ -437,14 +481,13 @@ def run(
         raise InputError(f"no image of {coco.folder} shows any of {names}")
     parts = _parts_folder(out)
     data = hashlib.sha256(coco.file.read_bytes()).hexdigest()
-
     records: list[Record] = []
     skipped: list[Skipped] = []
-    total = sum(len(batch.units) for batch in work)
-    with tqdm(total=total, unit="map set", desc="benchmark", mininterval=0.5) as bar:
+    with tqdm(total=sum(len(b.units) for b in work), unit="map set", desc="benchmark") as bar:
         for net, net_batches in groupby(work, key=lambda batch: batch.net):
             models = _load_models(net, device, plan.controls) if net != NO_NET else {}
-            setting = {"data": data, "maps": save_maps} | _setting(plan, models, targets.get(net))
+            weights = {suffix: weights_digest(model) for suffix, model in models.items()}
+            setting = {"data": data, "maps": save_maps} | _setting(plan, weights, targets.get(net))
             layer = _stage(models[""]) if models else ""
             for batch in net_batches:
                 files = {image_id: _read(coco, image_id) for image_id, _ in batch.units}
@@ -459,6 +502,7 @@ def run(
                         targets.get(net, {}),
                         plan.methods,
                         layer=layer,
+                        weights={suffix: digest[:12] for suffix, digest in weights.items()},
                         save_maps=out / "maps" if save_maps else None,
                         files=files,
                     )
@@ -482,14 +526,30 @@ def _parts_folder(out: Path) -> Path:
 
 
 def _checked(plan: Plan, coco: Coco, targets: Mapping[str, Targets]) -> Plan:
-    """Plan with each name once and with all names for None and "all", or an `InputError`."""
+    """Plan with each name once and with all names for None and "all", or an `InputError`.
+
+    Its methods include the controls that are made from their maps.
+    """
+    _check_class_table(plan, coco, targets)
+    methods = check_methods(plan.methods)
     return replace(
         plan,
         nets=tuple(dict.fromkeys(plan.nets)),
         categories=check_categories(coco, plan.categories, targets),
-        methods=check_methods(plan.methods),
+        methods=methods + (map_controls(methods) if plan.controls else ()),
         sizes=tuple(dict.fromkeys(plan.sizes)),
     )
+
+
+def _check_class_table(plan: Plan, coco: Coco, targets: Mapping[str, Targets]) -> None:
+    """Raise for a misspelt category of the class table, which would be left out otherwise."""
+    known = dict.fromkeys((*coco.categories, *COCO_NAMES))
+    for name in [name for table in targets.values() for name in table if plan.class_table]:
+        if name not in known:
+            raise InputError(
+                f"{plan.class_table}: neither these data nor COCO have a category {name!r}: "
+                f"{nearest(name, known)}"
+            )
 
 
 def check_methods(methods: Sequence[str]) -> tuple[str, ...]:
@@ -556,23 +616,24 @@ def _stage(model: nets.Classifier) -> str:
 # --- Parts: finished batches ----------------------------------------------------------------------
 
 
-def _setting(
-    plan: Plan, models: Mapping[str, nn.Module], targets: Targets | None
-) -> dict[str, Any]:
+def _setting(plan: Plan, weights: Mapping[str, str], targets: Targets | None) -> dict[str, Any]:
     """Settings on which the numbers of one network depend, besides data and batch."""
-    if not models:
+    if not weights:
         return {"weights": [], "targets": None, "methods": CONTROLS, "settings": []}
     assert targets is not None
     return {
-        "weights": [_fingerprint(model) for model in models.values()],
+        "weights": list(weights.values()),
         "targets": {category: list(targets[category]) for category in plan.categories or ()},
         "methods": plan.methods,
         "settings": [str(METHODS[name]) for name in plan.methods if name in OWN_PASSES],
     }
 
 
-def _fingerprint(model: nn.Module) -> str:
-    """Hash of the names and values of all parameters and buffers."""
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 of the names and values of all parameters and buffers, in hexadecimal.
+
+    Two networks with one name may have different weights: trained again, pruned or quantised.
+    """
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
@@ -639,5 +700,5 @@ def _save_map(folder: Path, batch: Batch, unit: _Unit, method: str, one_map: Ten
     file = map_file(folder, batch.net, batch.size, unit.image_id, unit.category, method)
     file.parent.mkdir(parents=True, exist_ok=True)
     np.save(file, one_map.detach().cpu().numpy())
-    colours = (255 * show.heat(one_map)).astype(np.uint8)
+    colours = (255 * show.fine(one_map)).astype(np.uint8)
     Image.fromarray(colours).save(file.with_suffix(".png"))

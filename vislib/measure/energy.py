@@ -8,7 +8,8 @@
 because the edges of the object belong to it. For a uniform map, P is the fraction of the image that
 the mask covers. This is the chance level.
 
-The three controls at the end of the module are maps that do not depend on a network or a class.
+The maps at the end of the module do not depend on a network or a class. They are controls, or
+factors of the controls for sharpness (`vislib.measure.methods.MAP_CONTROLS`).
 """
 
 from __future__ import annotations
@@ -89,3 +90,9 @@ def sobel_edges(image: Tensor) -> Tensor:
 
     grey = image.mean(dim=0).cpu().numpy()
     return torch.from_numpy(sobel(grey))[None]
+
+
+def noise(height: int, width: int) -> Tensor:
+    """Normal random numbers with mean 0 and variance 1, 1×H×W, the same in every call."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(1, height, width, generator=generator)

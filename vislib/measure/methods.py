@@ -5,11 +5,15 @@ A new method is one function, one entry in `METHODS` and one test. No other modu
 CAM is not part of the benchmark, because it exists only for networks that end in global pooling and
 one linear layer. After global average pooling, Grad-CAM is its positive part up to a factor. The
 controls are entries, too: they have the signature of a method but use only the image.
+
+P squares a map, so a few large values decide. Does a method lead because it finds the object, or
+because its map is sharper? `MAP_CONTROLS` are made from the map of a method without new information
+about the object: the map squared, and its product with another map.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -88,6 +92,24 @@ class Method:
         `rule`, and the image if `times_input`.
         """
         return self.rule is not None or self.formula is not None
+
+
+@dataclass(frozen=True)
+class MapControl:
+    """Control that is made from the map of a method.
+
+    Attributes:
+        name: key in `MAP_CONTROLS`.
+        title: name for tables and figures.
+        of: name of the method.
+        change: function from the maps of the method, N×C×H×W at the size of the images, and the
+            images, N×3×H×W in [0, 1], to the maps of the control.
+    """
+
+    name: str
+    title: str
+    of: str
+    change: Callable[[Tensor, Tensor], Tensor]
 
 
 # --- Functions with settings that depend on the image ---------------------------------------------
@@ -417,15 +439,49 @@ METHODS: dict[str, Method] = {
 }
 """All methods and controls of the course that give an attribution map, by name."""
 
+MAP_CONTROLS: dict[str, MapControl] = {
+    control.name: control
+    for control in (
+        MapControl(
+            "guided_backprop_squared",
+            "guided backprop²",
+            "guided_backprop",
+            lambda maps, x: maps.square(),
+        ),
+        MapControl("grad_cam_squared", "Grad-CAM²", "grad_cam", lambda maps, x: maps.square()),
+        MapControl(
+            "grad_cam_x_noise",
+            "Grad-CAM × noise",
+            "grad_cam",
+            lambda maps, x: maps * energy.noise(*x.shape[-2:]).to(x.device),
+        ),
+        MapControl(
+            "grad_cam_x_sobel",
+            "Grad-CAM × Sobel edges",
+            "grad_cam",
+            lambda maps, x: maps * METHODS["sobel_edges"].function(None, x, 0),
+        ),
+    )
+}
+"""Controls for the sharpness of maps and for products of maps, by name."""
+
 CONTROLS = tuple(name for name, method in METHODS.items() if method.control)
 BENCHMARK = tuple(name for name, m in METHODS.items() if not m.control and not m.note)
 SHARED_PASS = tuple(name for name in BENCHMARK if METHODS[name].shares_pass)
 OWN_PASSES = tuple(name for name in BENCHMARK if not METHODS[name].shares_pass)
 STUDY = ("gradient", "deconvnet", "guided_backprop", "grad_cam", "guided_grad_cam")
 """The five methods of the study that the benchmark follows."""
+STUDY_MEANS = dict(zip(STUDY, (0.215, 0.123, 0.280, 0.277, 0.470), strict=True))
+"""The study's mean P of each method: four networks, two sizes, 180 images of COCO."""
+
+
+def map_controls(methods: Iterable[str]) -> tuple[str, ...]:
+    """Names of the controls that are made from the maps of the methods."""
+    methods = set(methods)
+    return tuple(name for name, control in MAP_CONTROLS.items() if control.of in methods)
 
 
 def title_of(name: str) -> str:
-    """Title of a method, also on random weights: "Guided Grad-CAM, random"."""
-    title = METHODS[name.removesuffix(RANDOM)].title
-    return title + (", random" if name.endswith(RANDOM) else "")
+    """Title of a method or control, also on random weights: "Guided Grad-CAM, random weights"."""
+    title = (METHODS | MAP_CONTROLS)[name.removesuffix(RANDOM)].title
+    return title + (", random weights" if name.endswith(RANDOM) else "")

@@ -36,15 +36,40 @@ def bootstrap_interval(
     >>> round(low, 3), round(high, 3)
     (0.3, 0.7)
     """
+    means = bootstrap_means(values[:, None], clusters, samples=samples, seed=seed)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def bootstrap_means(
+    values: np.ndarray, clusters: np.ndarray, *, samples: int = 2000, seed: int = 0
+) -> np.ndarray:
+    """Means of each column of `values` in every draw of the bootstrap, samples×M.
+
+    One draw serves all columns, so that the columns can be compared within a draw.
+
+    Args:
+        values: N×M, a row for each record; NaN for a missing value, which its mean leaves out.
+        clusters: image of each record, N.
+        samples, seed: as in `bootstrap_interval`.
+
+    Returns:
+        The means; NaN where a draw has no value of a column.
+    """
     _, cluster = np.unique(clusters, return_inverse=True)
-    sums = np.bincount(cluster, weights=values)
-    counts = np.bincount(cluster)
+    present = ~np.isnan(values)
+    sums = _sums(np.where(present, values, 0), cluster)
+    counts = _sums(present.astype(float), cluster)
     draws = np.random.default_rng(seed).multinomial(
         len(sums), np.full(len(sums), 1 / len(sums)), size=samples
     )
-    means = (draws @ sums) / (draws @ counts)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
+    with np.errstate(invalid="ignore"):
+        return (draws @ sums) / (draws @ counts)
+
+
+def _sums(values: np.ndarray, cluster: np.ndarray) -> np.ndarray:
+    """Sum of each column over the rows of each cluster, clusters×M."""
+    return np.stack([np.bincount(cluster, weights=column) for column in values.T], axis=1)
 
 
 def rank_correlation_table(
