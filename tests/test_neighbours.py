@@ -1,7 +1,6 @@
 """Features, neighbours, the parts of t-SNE and the grids, against scikit-learn and plain loops."""
 
 import copy
-import io
 import itertools
 import os
 from pathlib import Path
@@ -9,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from scipy.spatial.distance import squareform
 from sklearn.manifold import TSNE
 from sklearn.manifold._t_sne import _joint_probabilities
@@ -17,7 +15,7 @@ from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
-from vislib import nets, show
+from vislib import nets
 from vislib.core import record
 from vislib.data.coco import Coco
 from vislib.data.objects import object_crops
@@ -303,20 +301,6 @@ def test_images_at_their_points() -> None:
     assert torch.allclose(pixels, torch.tensor([0, 0.25, 0.5, 1]))
     with pytest.raises(ValueError, match="size of the images, 4×4 pixels, got 3"):
         neighbours.scatter_images(images, np.eye(3, 2), side=3)
-
-
-def test_a_photograph_is_shown_as_jpeg_pixel_for_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
-    displayed = []
-    monkeypatch.setattr("IPython.display.display", displayed.append)
-    grey = torch.linspace(0, 1, 40).expand(3, 30, 40)
-    show.photograph(grey, alt="a ramp")
-    (shown,) = displayed
-    assert shown._repr_jpeg_()[1]["alt"] == "a ramp"
-    image = Image.open(io.BytesIO(shown.data))
-    assert image.format == "JPEG" and image.size == (40, 30)
-    assert np.abs(np.asarray(image)[..., 1] / 255 - grey[0].numpy()).max() < 0.03
-    with pytest.raises(ValueError, match="alt text"):
-        show.photograph(grey, alt=" ")
 
 
 # --- Real networks and photographs ----------------------------------------------------------------

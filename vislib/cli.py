@@ -275,7 +275,7 @@ def _add_train(commands: Commands) -> None:
     command.set_defaults(run=_train)
     add = command.add_argument
     add("name", help="pocket_alexnet, pocket_vgg, ...")
-    add("--epochs", type=_count, default=24, help="passes over the scenes (default: 24)")
+    add("--epochs", type=_count, default=32, help="passes over the scenes (default: 32)")
     add("--scenes", type=_count, default=9000, help="number of training scenes (default: 9000)")
     add("--seed", type=int, default=0, help="seed of all random numbers (default: 0)")
     add(

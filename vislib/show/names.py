@@ -55,13 +55,15 @@ def name(key: object) -> str:
     ('Guided Grad-CAM, random weights', 'All-convolutional, robust (ours)')
     """
     # The reports in vislib.measure draw their charts with this package.
-    from vislib.measure.methods import METHODS, RANDOM
+    from vislib.measure.methods import MAP_CONTROLS, METHODS, RANDOM
 
     text = str(key)
     method = text.removesuffix(RANDOM)
     suffix = ", random weights" if text.endswith(RANDOM) else ""
     if method in METHODS:
         return METHODS[method].title + suffix
+    if method in MAP_CONTROLS:
+        return MAP_CONTROLS[method].title
     return (_network(method) or method.replace("_", " ")) + suffix
 
 
