@@ -120,12 +120,12 @@ def show_image(
     from IPython.display import display
 
     data = encoded(image, jpeg=jpeg)
+    if file is not None:
+        Path(file).write_bytes(data)
     if len(data) > _MOST_PNG_BYTES and not jpeg:
         smaller = encoded(image, jpeg=True)
         if len(smaller) < len(data):
             jpeg, data = True, smaller
-    if file is not None:
-        Path(file).write_bytes(data)
     alt = " ".join(alt.split())
     html = html_figure(data, image.size, alt=alt, caption=caption, jpeg=jpeg)
     display({"text/html": html, "text/plain": f"Figure: {alt}"}, raw=True)
