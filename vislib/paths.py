@@ -22,6 +22,21 @@ def at_home(path: str | Path) -> Path:
         raise InputError(f"there is no home folder for {path}: write the path in full") from error
 
 
+def shipped(path: Path) -> bytes:
+    """Content of a file that ships with the course.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}), so the course's folder data/ is "
+            "incomplete: copy it again"
+        ) from error
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file in one step.
 

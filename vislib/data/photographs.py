@@ -20,7 +20,7 @@ from torch import Tensor
 from vislib.data.coco import Coco
 from vislib.data.images import to_tensor
 from vislib.errors import InputError, nearest
-from vislib.paths import DATA
+from vislib.paths import DATA, shipped
 
 FOLDER = DATA / "photographs"
 SPLIT = "val"
@@ -115,11 +115,5 @@ def _entries() -> dict[str, dict]:
 
 @cache
 def _classes() -> dict[str, tuple[int, ...]]:
-    try:
-        table = json.loads(CLASS_TABLE.read_bytes())
-    except OSError as error:
-        raise InputError(
-            f"{CLASS_TABLE} cannot be read ({error.strerror}), so the course's folder data/ is "
-            "incomplete: copy it again"
-        ) from error
+    table = json.loads(shipped(CLASS_TABLE))
     return {name: tuple(classes) for name, classes in table.items() if not name.startswith("_")}

@@ -22,6 +22,7 @@ ids and names of its 2017 categories.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -45,8 +46,7 @@ from vislib.data.compose import (
     warped,
     write_split,
 )
-from vislib.errors import InputError
-from vislib.paths import DATA
+from vislib.paths import DATA, shipped
 
 FOLDER = DATA / "pocket_coco"
 
@@ -116,14 +116,7 @@ LICENSES: tuple[dict[str, Any], ...] = (
 
 @cache
 def _table(file: str) -> Any:
-    path = FOLDER / file
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror}), so the course's folder data/ is "
-            "incomplete: copy it again"
-        ) from error
+    return json.loads(shipped(FOLDER / file))
 
 
 CATEGORIES: tuple[Placed, ...] = tuple(
@@ -163,13 +156,7 @@ def backgrounds() -> tuple[Background, ...]:
 
 @cache
 def _pixels(file: str, mode: str) -> Image.Image:
-    path = FOLDER / file
-    if not path.is_file():
-        raise InputError(
-            f"the image {path} is missing, so the course's folder data/ is incomplete: "
-            "copy it again"
-        )
-    with Image.open(path) as image:
+    with Image.open(io.BytesIO(shipped(FOLDER / file))) as image:
         return image.convert(mode)
 
 
@@ -390,13 +377,14 @@ def _add(
     short = min(scene.height, scene.width)
     side = short * np.exp(rng.uniform(*np.log(scale)))
     shadow, floor = stand
+    seen = scene.visible()
     if floor:
         side = max(side * (0.8 + 0.3 * depth), short * scale[0])
     for _ in range(12):
         patch = _patch(rng, scene, category, file, side)
         x, y = _position(rng, scene, patch, visible, floor, depth)
         item = Item(category, patch, x, y, shadow)
-        if _fits(scene, item, visible if category.id else 0.2):
+        if _fits(scene, seen, item, visible if category.id else 0.2):
             return replace(scene, items=(*scene.items, item))
         side = max(0.93 * side, short * scale[0])
     return scene
@@ -422,14 +410,14 @@ def _position(
     return int(x), int(y)
 
 
-def _fits(scene: Plan, item: Item, visible: float) -> bool:
-    """Whether enough of a new item, and of each object behind it, is visible."""
+def _fits(scene: Plan, seen: Sequence[np.ndarray], item: Item, visible: float) -> bool:
+    """Whether enough of a new item, and of each object behind it (`seen`), is visible."""
     mask = item.covers(scene.height, scene.width)
     if mask.sum() < visible * (item.patch[..., 3] > 0.5).sum():
         return False
-    for other, seen in zip(scene.items, scene.visible(), strict=True):
+    for other, before in zip(scene.items, seen, strict=True):
         whole = (other.patch[..., 3] > 0.5).sum()
-        if other.category.id and (seen & ~mask).sum() < visible * whole:
+        if other.category.id and (before & ~mask).sum() < visible * whole:
             return False
     return True
 
@@ -446,7 +434,7 @@ def _crowd(rng: Rng, scene: Plan, category: Placed, stand: Stand) -> Iterable[It
         patch = _patch(rng, scene, category, file, short * rng.uniform(0.18, 0.25))
         x = round(rng.normal(centre, 0.2 * short) - patch.shape[1] / 2)
         item = Item(category, patch, x, round(base) - patch.shape[0], shadow, crowd=True)
-        if _fits(scene, item, 0.6):
+        if _fits(scene, scene.visible(), item, 0.6):
             scene = replace(scene, items=(*scene.items, item))
             yield item
 

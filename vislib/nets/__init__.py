@@ -125,6 +125,8 @@ POCKET_NETS: dict[str, Callable[[int], nn.Module]] = {
 EMOJI_NETS = {name.replace("pocket", "emoji"): build for name, build in POCKET_NETS.items()}
 """The same architectures, trained on the emoji scenes of `vislib.data.emoji`."""
 
+_OURS = POCKET_NETS | EMOJI_NETS
+
 
 # --- Loading --------------------------------------------------------------------------------------
 
@@ -217,7 +219,7 @@ def load(
     known = facts(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        ours = name in POCKET_NETS or name in EMOJI_NETS
+        ours = name in _OURS
         make = _pocket if ours else _efficientnet_lite if name in LITE_NETS else _torchvision
         model = make(name, known, weights is True)
     if isinstance(weights, str | Path):
@@ -228,7 +230,7 @@ def load(
 
 
 def _pocket(name: str, known: Facts, pretrained: bool) -> Classifier:
-    net = (POCKET_NETS | EMOJI_NETS)[name](len(known.classes))
+    net = _OURS[name](len(known.classes))
     return Classifier(net, name=name, **known._asdict())
 
 

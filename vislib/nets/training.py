@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -329,8 +329,9 @@ def _epoch(
             # At a large size, a batch has fewer images, which cost about as much as the small ones.
             count = max(4, BATCH * SMALL**2 // math.prod(size))
             batch = rng.choice(len(images), min(count, len(images)), replace=False)
-        x = _augmented(rng, torch.from_numpy(images[np.sort(batch)]).to(device), size)
-        present = torch.from_numpy(labels[np.sort(batch)]).to(device, torch.float32)
+        batch = np.sort(batch)
+        x = _augmented(rng, torch.from_numpy(images[batch]).to(device), size)
+        present = torch.from_numpy(labels[batch]).to(device, torch.float32)
         target = present / present.sum(1, keepdim=True)
         if recipe.adversarial:
             x = _attacked(model, x, target, recipe, int(rng.integers(2**31)))
@@ -436,7 +437,7 @@ def measure(
     images, labels = cached_scenes(scenes, UNSEEN, progress=progress)
     correct = _correct(model, images, labels)
     single = labels.sum(1) == 1
-    unknown = pocket.training_scenes(scenes // 2, SMALL, UNSEEN, objects="held out")
+    unknown = cached_scenes(scenes // 2, UNSEEN, objects="held out", progress=progress)
     squashed, original = [], []
     for image, label in val_scenes():
         small = Image.fromarray(image).resize((nets.POCKET_SIZE, nets.POCKET_SIZE))
@@ -482,7 +483,12 @@ def val_scenes(folder: Path = DATA / "pocket_coco") -> Iterator[tuple[np.ndarray
 
 
 def cached_scenes(
-    scenes: int, seed: int, size: int = SMALL, *, progress: bool = False
+    scenes: int,
+    seed: int,
+    size: int = SMALL,
+    *,
+    objects: Literal["training", "held out"] = "training",
+    progress: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Training scenes from a cache in the temporary folder of the system, filled if necessary.
 
@@ -493,12 +499,13 @@ def cached_scenes(
         scenes: number of scenes.
         seed: seed of `pocket.training_scenes`.
         size: side in pixels.
+        objects: as in `pocket.training_scenes`.
         progress: whether to show a progress bar while scenes are made.
 
     Returns:
         The images, N×size×size×3 bytes, and the labels, N×K, as from `pocket.training_scenes`.
     """
-    first, _ = pocket.training_scenes(min(scenes, 8), size, seed)
+    first, _ = pocket.training_scenes(min(scenes, 8), size, seed, objects=objects)
     digest = hashlib.sha256(first.tobytes()).hexdigest()[:12]
     # All users share the temporary folder, but nobody can write to the files of other users.
     user = getattr(os, "getuid", int)()
@@ -507,7 +514,7 @@ def cached_scenes(
     stem = f"scenes-{scenes}-{size}-{seed}-{digest}"
     paths = [folder / f"{stem}-{content}.npy" for content in ("images", "labels")]
     if not all(path.is_file() for path in paths):
-        arrays = pocket.training_scenes(scenes, size, seed, progress=progress)
+        arrays = pocket.training_scenes(scenes, size, seed, objects=objects, progress=progress)
         for path, array in zip(paths, arrays, strict=True):
             with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
                 np.save(file, array)

@@ -134,7 +134,7 @@ def blurred(values: np.ndarray, sigma: float | None = None) -> np.ndarray:
 def top_of(values: np.ndarray, percentile: float) -> float:
     """End of a colour scale: percentile of ``|values|``, or the maximum if the percentile is 0."""
     size = np.abs(values)
-    return float(np.percentile(size, percentile) or size.max() or 1.0)
+    return float(np.percentile(size, percentile) or size.max())
 
 
 def is_smooth(values: np.ndarray, size: tuple[int, int]) -> bool:
@@ -263,7 +263,7 @@ def fine(
     import matplotlib
 
     values = fine_values(maps, signed=signed, blur=blur)
-    values = np.clip(values / (top or top_of(values, percentile)), -1, 1)
+    values = np.clip(values / (top or top_of(values, percentile) or 1.0), -1, 1)
     if signed:
         return matplotlib.colormaps[DIVERGING](0.5 + 0.5 * values)[..., :3]
     return (1 - values)[..., None].repeat(3, axis=2)
@@ -313,7 +313,7 @@ def tinted(
         raise ValueError(
             f"the look rgb needs a map with 3 channels, got {len(values)}: use the look fine"
         )
-    top = top or top_of(values, percentile)
+    top = top or top_of(values, percentile) or 1.0
     return np.moveaxis(np.clip(0.5 + 0.5 * values / top, 0, 1), 0, -1)
 
 

@@ -34,6 +34,7 @@ _MARGIN, _GAP, _LINE, _FONT, _KEY = 12, 24, 42, 34, 64
 _LARGEST = 900  # side of a panel, if there are several
 _TARGET = "#D55E00"
 _OTHERS = ("#0072B2", "#009E73", "#E69F00", "#56B4E9", "#CC79A7")
+_LINES: dict[str, Any] = {"-": "-", "--": (0, (2.6, 1.4))}
 _KEYS: dict[str, tuple[tuple[str, ...], str]] = {
     "overlay": (("#FFFFFF", colours.HUE), "map, above 15 % of its maximum"),
     "fine": (("#FFFFFF", "#000000"), "magnitude of the map"),
@@ -340,9 +341,8 @@ def _draw_outline(
     # The blur removes lines and points of single pixels, which then keep their exact border.
     for contour in find_contours(softened if softened.max() > 0.6 else inside, 0.5):
         y, x = corner[0] + (contour[:, 0] - 1.5) * scale, corner[1] + (contour[:, 1] - 1.5) * scale
-        dashes = (0, (2.6, 1.4)) if line == "--" else "-"
         axis.plot(x, y, color="white", lw=_points(10), alpha=0.8, solid_joinstyle="round")
-        axis.plot(x, y, color=colour, lw=_points(5.5), ls=dashes, solid_joinstyle="round")
+        axis.plot(x, y, color=colour, lw=_points(5.5), ls=_LINES[line], solid_joinstyle="round")
 
 
 def _draw_row_heads(axis: Axes, layout: Layout) -> None:
@@ -363,8 +363,8 @@ def _draw_key(axis: Axes, layout: Layout) -> None:
         x = (_WIDE - sum(item.width for item in items)) / 2 + 20
         for item in items:
             if item.line:
-                dashes = (0, (2.6, 1.4)) if item.line == "--" else "-"
-                axis.plot([x, x + 100], [y, y], color=item.colours[0], lw=_points(6), ls=dashes)
+                look = {"color": item.colours[0], "ls": _LINES[item.line]}
+                axis.plot([x, x + 100], [y, y], lw=_points(6), **look)
             else:
                 _draw_scale(axis, x, y, item.colours)
             _write(axis, x + 116, y, item.text, ha="left", va="center_baseline")

@@ -294,9 +294,8 @@ def _top(one: Map, look: str) -> float:
     if look == "signed overlay":
         return float(np.abs(values.sum(axis=0)).max())
     if look == "rgb":
-        return float(np.percentile(np.abs(values), 99) or np.abs(values).max())
-    drawn = np.abs(colours.fine_values(one, signed=look == "signed"))
-    return float(np.percentile(drawn, 99.5) or drawn.max())
+        return colours.top_of(values, 99)
+    return colours.top_of(colours.fine_values(one, signed=look == "signed"), 99.5)
 
 
 def _draw(image: np.ndarray, one: Map, look: str, top: float, head: str) -> np.ndarray:
